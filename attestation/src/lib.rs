@@ -1,0 +1,1 @@
+//! RATS core: evidence to claims to attestation result, with no IO and no clock.

@@ -1,0 +1,1 @@
+//! Relying-party library and local OpenAI-compatible proxy.

@@ -1,0 +1,1 @@
+//! The engine that the enclave owns: process, dialects, scrub proof.

@@ -1,0 +1,1 @@
+//! The lease state machine that the enclave enforces: pure, with time passed in.

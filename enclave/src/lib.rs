@@ -1,0 +1,1 @@
+//! In the TEE: attester, session termination, lease enforcement, engine client.

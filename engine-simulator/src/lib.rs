@@ -1,0 +1,1 @@
+//! Simulated inference engine: vLLM's API and metrics over a latency model.

@@ -1,0 +1,1 @@
+//! gRPC of the control channel between scheduler and enclave; generated code only.

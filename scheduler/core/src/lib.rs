@@ -1,0 +1,1 @@
+//! Leases, fairness and pick: pure, with time passed in.

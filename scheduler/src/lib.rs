@@ -1,0 +1,1 @@
+//! Routes sealed sessions to enclaves; can read nothing.
