@@ -1,1 +1,62 @@
-fn main() {}
+//! Set-up, tests, checks and generation: `cargo xtask help`.
+
+mod args;
+mod assets;
+mod dependencies;
+mod error;
+mod generate;
+mod installed;
+mod mutants;
+mod process;
+mod suite;
+mod tools;
+mod workspace;
+
+use std::{env, process::ExitCode};
+
+use crate::{
+    args::Arguments,
+    error::{Error, Result},
+};
+
+const HELP: &str = "\
+cargo xtask test     run the tests
+    --tier NAME              quick (minutes, no model), default (as CI) or full (hours)
+cargo xtask gen      write the generated files
+    --check                  only compare them
+cargo xtask deps     check layers, licences and sources of the dependencies
+cargo xtask mutants  list changes of the code that no test notices
+    --package NAME           of this package only
+    --file GLOB              in these files only
+cargo xtask help     print this
+";
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn run() -> Result<()> {
+    let mut arguments = Arguments::new(env::args_os().skip(1))?;
+    if arguments.flag("--help") || arguments.flag("-h") {
+        print!("{HELP}");
+        return Ok(());
+    }
+    match arguments.subcommand().as_deref() {
+        Some("test") => suite::main(arguments),
+        Some("gen") => generate::main(arguments),
+        Some("deps") => dependencies::main(arguments),
+        Some("mutants") => mutants::main(arguments),
+        Some("help") => {
+            print!("{HELP}");
+            Ok(())
+        }
+        Some(other) => Err(Error::usage(format!("unknown task {other:?}\n\n{HELP}"))),
+        None => Err(Error::usage(format!("which task?\n\n{HELP}"))),
+    }
+}
