@@ -63,8 +63,16 @@ impl IdentityKey {
     /// # Errors
     /// [`BadSignature`] if it is any other key's, kind's or payload's.
     pub fn verify(&self, kind: &str, payload: &[u8], signature: &[u8]) -> Result<(), BadSignature> {
+        self.verify_raw(&signed_bytes(kind, payload), signature)
+    }
+
+    /// Checks a signature over bytes that another standard separates by domain (COSE, RFC 9052 section 4.4).
+    ///
+    /// # Errors
+    /// [`BadSignature`].
+    pub fn verify_raw(&self, bytes: &[u8], signature: &[u8]) -> Result<(), BadSignature> {
         signature::UnparsedPublicKey::new(&signature::ED25519, self.0)
-            .verify(&signed_bytes(kind, payload), signature)
+            .verify(bytes, signature)
             .map_err(|_| BadSignature)
     }
 }

@@ -2,10 +2,33 @@
 //!
 //! Everything that a verifier needs is an argument: the evidence, the nonce, the time, the policy. Nothing here reads a
 //! file, opens a socket, or asks what time it is.
+//!
+//! [`Evidence`] (bytes and claims) -> [`appraise`] under an [`AppraisalPolicy`] -> [`AttestationResult`] (private fields) ->
+//! [`AttestedPeer`], which sealing needs. Every other end is a [`Refusal`].
 
+pub mod binding;
 pub mod cbor;
+pub mod danger;
+pub mod evidence;
 pub mod identity;
 pub mod ids;
+pub mod model;
+pub mod policy;
+pub mod snp;
+pub mod workload;
 
+mod appraise;
+mod canonical_json;
+mod result;
+mod tee;
+
+pub use appraise::{Refusal, appraise};
+pub use binding::enclave_id;
+pub use evidence::{CpuEvidence, Evidence, EvidenceError};
 pub use identity::{IdentityKey, signed_bytes};
 pub use ids::{BootId, EnclaveId, ModelDigest, PolicyHash, Sha256Digest, UnixTime, WorkloadDigest};
+pub use model::{ManifestError, ModelFile, ModelManifest};
+pub use policy::{AppraisalPolicy, Measurement, PlatformId, PolicyError};
+pub use result::{AttestationResult, AttestedPeer, Expired, Tier};
+pub use tee::{Tee, UnknownTee};
+pub use workload::{SwitchIsolation, Workload, WorkloadError};

@@ -1,0 +1,106 @@
+//! The keys that everything rests on: AMD's, built in, or the SIMULATED one that a policy names.
+
+use der::Decode;
+use der::pem::decode_vec;
+
+use super::certificate::Certificate;
+use super::refusal::{CertificateRefusal, Role, SnpRefusal};
+use crate::identity::sha256;
+use crate::ids::Sha256Digest;
+use crate::policy::Generation;
+
+/// Generation that a SIMULATED TEE plays.
+pub const SIMULATED_GENERATION: Generation = Generation::Genoa;
+
+/// Root and intermediate in DER, with the generation that they stand for. Made only by [`Anchor::amd`] and
+/// [`Anchor::simulated`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Anchor {
+    ark: Vec<u8>,
+    ask: Vec<u8>,
+    generation: Generation,
+}
+
+/// A SIMULATED chain that cannot be trusted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SimulatedRootRefusal {
+    /// Not PEM of exactly two certificates.
+    #[error("SIMULATED chain is not PEM of exactly an intermediate and a root certificate")]
+    Malformed,
+    /// The root is not the one that the policy names.
+    #[error("SIMULATED root {found} is not the one of the policy's danger.simulatedTee")]
+    OtherRoot {
+        /// SHA-256 of its DER.
+        found: Sha256Digest,
+    },
+}
+
+impl Anchor {
+    /// The built-in root and intermediate of AMD for `generation`; `roots/SOURCES.md` says where they are from.
+    ///
+    /// # Errors
+    /// [`SnpRefusal::Certificate`] if a built-in file is damaged.
+    pub fn amd(generation: Generation) -> Result<Self, SnpRefusal> {
+        let (ark, ask) = match generation {
+            Generation::Milan => (include_str!("roots/ark_milan.pem"), include_str!("roots/ask_milan.pem")),
+            Generation::Genoa => (include_str!("roots/ark_genoa.pem"), include_str!("roots/ask_genoa.pem")),
+            Generation::Turin => (include_str!("roots/ark_turin.pem"), include_str!("roots/ask_turin.pem")),
+        };
+        let der = |role, pem: &str| {
+            let malformed = SnpRefusal::certificate(role);
+            certificate_der(pem).ok_or_else(|| malformed(CertificateRefusal::Malformed))
+        };
+        Ok(Self {
+            ark: der(Role::Ark, ark)?,
+            ask: der(Role::Ask, ask)?,
+            generation,
+        })
+    }
+
+    /// The SIMULATED root of `chain` (PEM: intermediate, then root), if it is the one whose SHA-256 is `trusted`.
+    ///
+    /// # Errors
+    /// [`SimulatedRootRefusal`] for any other root, and any other number of certificates.
+    pub fn simulated(chain: &str, trusted: &Sha256Digest) -> Result<Self, SimulatedRootRefusal> {
+        let [ask, ark] = split_chain(chain).ok_or(SimulatedRootRefusal::Malformed)?;
+        let found = sha256(&[&ark]);
+        if found != *trusted {
+            return Err(SimulatedRootRefusal::OtherRoot { found });
+        }
+        Ok(Self {
+            ark,
+            ask,
+            generation: SIMULATED_GENERATION,
+        })
+    }
+
+    /// The generation that the root stands for.
+    #[must_use]
+    pub const fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    pub(super) fn ark(&self) -> Result<Certificate<'_>, SnpRefusal> {
+        Certificate::parse(&self.ark).map_err(SnpRefusal::certificate(Role::Ark))
+    }
+
+    pub(super) fn ask(&self) -> Result<Certificate<'_>, SnpRefusal> {
+        Certificate::parse(&self.ask).map_err(SnpRefusal::certificate(Role::Ask))
+    }
+}
+
+const END: &str = "-----END CERTIFICATE-----";
+
+/// Exactly two certificates, with nothing but white space around them.
+fn split_chain(chain: &str) -> Option<[Vec<u8>; 2]> {
+    let first = chain.find(END)?.checked_add(END.len())?;
+    let (intermediate, root) = chain.split_at_checked(first)?;
+    Some([certificate_der(intermediate)?, certificate_der(root)?])
+}
+
+/// The one certificate of `pem`.
+fn certificate_der(pem: &str) -> Option<Vec<u8>> {
+    let (label, der) = decode_vec(pem.trim().as_bytes()).ok()?;
+    // A certificate and nothing after it: what is hashed is what is parsed.
+    (label == "CERTIFICATE" && x509_cert::Certificate::from_der(&der).is_ok()).then_some(der)
+}
