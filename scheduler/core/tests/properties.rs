@@ -161,6 +161,9 @@ proptest! {
             if world.waiting().is_empty() {
                 break;
             }
+            if !world.running().is_empty() {
+                continue;
+            }
             let due = world.scheduler.next_wakeup().expect("who waits has something to wait for");
             world.advance(due.since(world.now).as_millis().try_into().unwrap());
         }
