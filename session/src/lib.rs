@@ -1,1 +1,42 @@
-//! Sans-IO sealed-session protocol.
+//! Sans-IO sealed-session protocol: what a client seals, only an enclave of its choice can open.
+//!
+//! The wire formats are in `WIRE.md` beside this crate. Nothing here does IO, and time is always an argument. Three roles
+//! use it: the client ([`client`]), the enclave ([`enclave`], [`window`], [`replay`], [`response`]), and whatever stands
+//! between and can read only [`outer`].
+
+pub mod client;
+pub mod credential;
+pub mod enclave;
+pub mod ids;
+pub mod inner;
+pub mod key_config;
+pub mod limits;
+pub mod opener;
+pub mod outer;
+pub mod receipt;
+pub mod record;
+pub mod replay;
+pub mod response;
+pub mod signing;
+pub mod window;
+
+mod chunk;
+mod suite;
+mod varint;
+
+#[cfg(test)]
+mod golden;
+#[cfg(test)]
+mod refusals;
+
+pub use ids::{HeaderHash, KeyId, RequestId, TenantId, TenantRef, tenant_ref};
+
+/// Media type of M1, the sealed request.
+pub const REQUEST_MEDIA_TYPE: &str = "application/vnd.cloister.request.v1";
+/// Media type of M2, the sealed response.
+pub const RESPONSE_MEDIA_TYPE: &str = "application/vnd.cloister.response.v1";
+
+/// Bytes that are no message of this protocol. Says nothing of what is wrong with them: they may hold content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("malformed {0}")]
+pub struct Malformed(pub &'static str);
