@@ -244,4 +244,12 @@ mod tests {
         let error = digest(MODEL_DIGEST).unwrap_err().to_string();
         assert!(error.contains("not b179c952"), "{error}");
     }
+
+    #[test]
+    #[ignore = "fetches 130 MB if the cache is empty"]
+    fn what_is_pinned_can_be_fetched() {
+        assert!(engine().unwrap().join("xllamacpp").is_dir());
+        assert!(model().unwrap().is_file());
+        assert!(openai_client().unwrap().join("openai").is_dir());
+    }
 }

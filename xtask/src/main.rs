@@ -10,6 +10,7 @@ mod mutants;
 mod process;
 mod suite;
 mod tools;
+mod up;
 mod workspace;
 
 use std::{env, process::ExitCode};
@@ -20,6 +21,14 @@ use crate::{
 };
 
 const HELP: &str = "\
+cargo xtask up       run everything on this machine and serve the OpenAI API on 127.0.0.1
+    --port PORT              of the first tenant's proxy (8080); the others follow it
+    --tenants N              one proxy each (1)
+    --replicas N             enclaves (1)
+    --engine NAME            llamacpp, a real model, or simulator (llamacpp)
+    --padding on|off         fixed-size records at a fixed rate (on)
+    --state DIR              keys, configurations and logs; kept afterwards
+                             (without it a temporary folder, removed after a clean stop)
 cargo xtask test     run the tests
     --tier NAME              quick (minutes, no model), default (as CI) or full (hours)
 cargo xtask gen      write the generated files
@@ -48,6 +57,7 @@ fn run() -> Result<()> {
         return Ok(());
     }
     match arguments.subcommand().as_deref() {
+        Some("up") => up::main(arguments),
         Some("test") => suite::main(arguments),
         Some("gen") => generate::main(arguments),
         Some("deps") => dependencies::main(arguments),

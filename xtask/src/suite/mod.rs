@@ -1,6 +1,7 @@
 //! `cargo xtask test`: every test of the repository, in three sizes.
 
 mod counts;
+mod scripts;
 
 use std::{
     io::{BufRead, BufReader},
@@ -76,7 +77,12 @@ fn run(tier: Tier, report: &mut Report) -> Result<()> {
         process::run(cargo().args(["build", "--workspace", "--locked", "--bins"]))
     })?;
     // Failed tests do not keep the later stages from running: one run shows all that is wrong.
-    report.stage("Rust tests", |report| cargo_test(tier, report))
+    let rust = report.stage("Rust tests", |report| cargo_test(tier, report));
+    let python = match tier {
+        Tier::Quick => Ok(()),
+        Tier::Default | Tier::Full => report.stage("tests with the official client", scripts::run),
+    };
+    rust.and(python)
 }
 
 fn cargo_test(tier: Tier, report: &mut Report) -> Result<()> {

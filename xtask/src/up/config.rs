@@ -1,0 +1,234 @@
+//! The configuration files of a deployment. All are written anew at each start; keys and identities are not.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::{ports::Ports, state::State};
+use crate::{
+    error::{Context, Result, bail},
+    process,
+    workspace::root,
+};
+
+/// Name under which the model is served.
+pub(super) const MODEL_NAME: &str = "smollm2-135m";
+/// Credentials and tenant references are for this cluster only.
+pub(super) const CLUSTER_ID: &str = "local";
+
+/// Longest time that one tenant is served while another waits; long enough for an answer of the small model on a CPU.
+const QUANTUM_MILLIS: u64 = 20_000;
+/// What a switch of tenants is expected to take.
+const SWITCH_COST_MILLIS: u64 = 500;
+/// How long a running answer may go on after its tenant's time is over.
+const DRAIN_CAP_MILLIS: u64 = 60_000;
+
+/// The program that answers requests in the enclave.
+#[derive(Clone, Debug)]
+pub(super) struct Engine {
+    kind: &'static str,
+    program: PathBuf,
+    arguments: Vec<String>,
+    /// What is measured as the engine's image.
+    image: PathBuf,
+    model: PathBuf,
+}
+
+/// What `cloister-enclave measure` says of an enclave's configuration, each in hexadecimal digits.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Measurement {
+    /// Launch measurement of the enclave's program.
+    measurement: String,
+    /// Digest of the model's files.
+    pub(super) model_digest: String,
+    engine_image: String,
+    /// Digest of the root certificate of the simulated trusted execution environment.
+    simulated_root: String,
+}
+
+/// A tenant as the configurations of scheduler and proxy name it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct TenantFiles {
+    /// Hexadecimal digits.
+    pub(super) tenant_ref: String,
+    /// SHA-256 of the bearer token, in hexadecimal digits.
+    pub(super) token_sha256: String,
+    /// Folder with `credential`, `member.key` and `outer.token`.
+    pub(super) folder: PathBuf,
+}
+
+/// Where the throw-away certificates are: `ca.pem`, and `<name>.pem` with `<name>.key`.
+fn tls(pki: &Path, name: &str) -> Value {
+    json!({
+        "ca": pki.join("ca.pem"),
+        "certificate": pki.join(format!("{name}.pem")),
+        "key": pki.join(format!("{name}.key")),
+    })
+}
+
+/// Configuration of the enclave that listens on `port`, with its own `runtime` folder.
+pub(super) fn enclave(port: u16, state: &State, runtime: &Path, engine: &Engine, padding: bool) -> Value {
+    json!({
+        "listen": format!("127.0.0.1:{port}"),
+        "tls": tls(&state.join("pki"), "enclave"),
+        "clusterId": CLUSTER_ID,
+        "model": { "name": MODEL_NAME, "path": engine.model },
+        "engine": {
+            "kind": engine.kind,
+            "program": engine.program,
+            "args": engine.arguments,
+            "image": engine.image,
+        },
+        "tee": { "simulated": { "dir": state.join("tee") } },
+        "lease": { "drainCapMillis": DRAIN_CAP_MILLIS },
+        "padding": { "recordSize": if padding { 512 } else { 0 } },
+        "runtimeDir": runtime,
+    })
+}
+
+/// Configuration of the scheduler.
+pub(super) fn scheduler(ports: &Ports, state: &State, tenants: &[TenantFiles]) -> Value {
+    json!({
+        "listen": format!("127.0.0.1:{}", ports.scheduler),
+        "tls": tls(&state.join("pki"), "scheduler"),
+        "clusterId": CLUSTER_ID,
+        "enclaves": ports.enclaves.iter().map(|port| format!("https://127.0.0.1:{port}")).collect::<Vec<_>>(),
+        "tenants": tenants.iter().map(|tenant| json!({ "tenantRef": tenant.tenant_ref })).collect::<Vec<_>>(),
+        "credentials": tenants
+            .iter()
+            .map(|tenant| json!({ "tokenSha256": tenant.token_sha256, "tenantRefs": [tenant.tenant_ref] }))
+            .collect::<Vec<_>>(),
+        "lease": {
+            "quantumMillis": QUANTUM_MILLIS,
+            "switchCostMillis": SWITCH_COST_MILLIS,
+            "drainCapMillis": DRAIN_CAP_MILLIS,
+        },
+    })
+}
+
+/// Configuration of a tenant's proxy that listens on `port`.
+pub(super) fn proxy(port: u16, ports: &Ports, state: &State, tenant: &TenantFiles, measured: &Measurement) -> Value {
+    json!({
+        "listen": format!("127.0.0.1:{port}"),
+        "endpoint": format!("https://127.0.0.1:{}", ports.scheduler),
+        "ca": state.join("pki/ca.pem"),
+        "clusterId": CLUSTER_ID,
+        "credential": tenant.folder.join("credential"),
+        "memberKey": tenant.folder.join("member.key"),
+        "outerToken": tenant.folder.join("outer.token"),
+        "policy": state.join("policy.yaml"),
+        "models": { MODEL_NAME: measured.model_digest },
+    })
+}
+
+/// Which enclaves the tenants trust: this program with this engine and model, on a SIMULATED environment.
+pub(super) fn policy(measured: &Measurement) -> Value {
+    json!({
+        "tees": ["simulated"],
+        "measurements": [measured.measurement],
+        "workloads": {
+            "engineImages": [measured.engine_image],
+            "models": { MODEL_NAME: measured.model_digest },
+            "switchIsolation": "reset",
+        },
+        "danger": { "simulatedTee": measured.simulated_root },
+    })
+}
+
+/// `value` as YAML, for [`State::write`].
+///
+/// # Errors
+///
+/// A value that YAML cannot express; none of the above.
+pub(super) fn yaml(value: &Value) -> Result<String> {
+    serde_norway::to_string(value).context("a configuration")
+}
+
+// === impl Engine ===
+
+impl Engine {
+    /// llama.cpp's server from the unpacked `wheel`, with the model file `model`.
+    ///
+    /// # Errors
+    ///
+    /// The Python interpreter is not found.
+    pub(super) fn llama_cpp(wheel: &Path, model: PathBuf) -> Result<Self> {
+        let python =
+            process::output(std::process::Command::new("python3").args(["-c", "import sys; print(sys.executable)"]))?;
+        let launcher = root().join("enclave/engine/launchers/llamacpp.py");
+        if !launcher.is_file() {
+            bail!("{} is missing", launcher.display());
+        }
+        Ok(Self {
+            kind: "llamacpp",
+            program: PathBuf::from(python.trim_end()),
+            arguments: vec![
+                "-I".to_owned(),
+                launcher.display().to_string(),
+                "--wheel".to_owned(),
+                wheel.display().to_string(),
+                "--model".to_owned(),
+                model.display().to_string(),
+            ],
+            image: wheel.to_owned(),
+            model,
+        })
+    }
+
+    /// The simulator `program`; `model` is any file, which stands for the model that it has not got.
+    pub(super) fn simulator(program: PathBuf, model: PathBuf) -> Self {
+        Self {
+            kind: "simulator",
+            image: program.clone(),
+            program,
+            arguments: Vec::new(),
+            model,
+        }
+    }
+}
+
+// === impl Measurement ===
+
+impl Measurement {
+    /// Reads the output of `cloister-enclave measure`.
+    ///
+    /// # Errors
+    ///
+    /// It is not JSON or lacks a field.
+    pub(super) fn parse(text: &str) -> Result<Self> {
+        let value: Value = serde_json::from_str(text).context("the output of `cloister-enclave measure`")?;
+        let field = |name: &str| match value.get(name).and_then(Value::as_str) {
+            Some(text) => Ok(text.to_owned()),
+            None => bail!("the output of `cloister-enclave measure` has no text {name}"),
+        };
+        Ok(Self {
+            measurement: field("measurement")?,
+            model_digest: field("modelDigest")?,
+            engine_image: field("engineImage")?,
+            simulated_root: field("simulatedRoot")?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_measurement_has_all_its_parts() {
+        let whole =
+            r#"{"measurement":"01","workloadDigest":"02","modelDigest":"03","engineImage":"04","simulatedRoot":"05"}"#;
+        let measured = Measurement::parse(whole).unwrap();
+        assert_eq!(
+            (measured.measurement.as_str(), measured.model_digest.as_str()),
+            ("01", "03")
+        );
+        let error = Measurement::parse(r#"{"measurement":"01"}"#).unwrap_err().to_string();
+        assert!(error.contains("modelDigest"), "{error}");
+        let text = yaml(&policy(&measured)).unwrap();
+        assert!(
+            text.contains("simulatedTee: '05'"),
+            "digits are text, not a number: {text}"
+        );
+    }
+}
