@@ -192,7 +192,7 @@ fn python_script(script: &str) -> Command {
 
 /// pip draws its progress bar on a terminal and is silent in a pipe.
 fn pip(task: &str) -> Command {
-    let mut command = Command::new("python3");
+    let mut command = process::tied("python3");
     command.args(["-m", "pip", "--no-input", "--disable-pip-version-check", task]);
     if !process::watched() {
         command.args(["--quiet", "--progress-bar", "off"]);

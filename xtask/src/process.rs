@@ -1,6 +1,7 @@
 //! Runs other programs and says which one failed.
 
 use std::{
+    ffi::OsStr,
     io::{self, IsTerminal},
     os::fd::AsFd,
     process::{Command, Stdio},
@@ -8,6 +9,15 @@ use std::{
 };
 
 use crate::error::{Context, Error, Result, bail};
+
+/// A command for `program` that gets TERM when this process is gone, however it went: nothing runs on unattended.
+///
+/// `program` is looked for in `PATH`; `setpriv` of util-linux must be there.
+pub(crate) fn tied(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "TERM", "--"]).arg(program);
+    command
+}
 
 /// Runs `command` to its end with its output shown.
 ///

@@ -1,7 +1,9 @@
 //! Where things are: the repository, the build folder and the cache outside it.
 
 use std::{
-    env, fs,
+    env,
+    ffi::OsString,
+    fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -22,9 +24,20 @@ pub(crate) fn root() -> &'static Path {
 
 /// A `cargo` command in the root of the repository; the same toolchain that built this program.
 pub(crate) fn cargo() -> Command {
-    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut command = Command::new(cargo_program());
     command.current_dir(root());
     command
+}
+
+/// The same, ended with this process: see [`process::tied`].
+pub(crate) fn tied_cargo() -> Command {
+    let mut command = process::tied(cargo_program());
+    command.current_dir(root());
+    command
+}
+
+fn cargo_program() -> OsString {
+    env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
 }
 
 /// Folder of what is fetched once and shared by all checkouts: engine, model, clients, tools.

@@ -19,7 +19,7 @@ use crate::{
     args::Arguments,
     assets,
     error::{Context, Result, bail},
-    up::{Deployment, Interrupts, Options},
+    up::{Deployment, Interrupts, Options, Parts},
     workspace::root,
 };
 
@@ -44,7 +44,8 @@ pub(super) fn run(report: &mut Report) -> Result<()> {
         let mut arguments = Arguments::new(options.split_whitespace().map(OsString::from))?;
         let wanted = Options::parse(&mut arguments)?.on_free_ports().built();
         arguments.finish()?;
-        let Some(deployment) = Deployment::start(&wanted, Interrupts::none())? else {
+        let parts = Parts::gather(&wanted)?;
+        let Some(deployment) = Deployment::start(&wanted, parts, Interrupts::none())? else {
             bail!("stopped before the deployment was ready");
         };
         for script in scripts {

@@ -14,7 +14,10 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use crate::error::{Context, Result};
+use crate::{
+    error::{Context, Result},
+    process,
+};
 
 /// Lines of a log that are shown when its process dies.
 const TAIL_LINES: usize = 20;
@@ -44,12 +47,9 @@ impl Child {
     ) -> Result<Self> {
         let file = File::create(&log).context(log.display())?;
         let errors = file.try_clone().context(log.display())?;
-        let mut command = Command::new("setpriv");
+        let mut command = process::tied(program);
         clean_environment(&mut command);
         let child = command
-            // The child is told when this process is gone, however it went.
-            .args(["--pdeathsig", "TERM", "--"])
-            .arg(program)
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(file)

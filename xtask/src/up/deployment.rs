@@ -46,39 +46,20 @@ impl Deployment {
     ///
     /// # Errors
     ///
-    /// Something is missing, does not start, or dies.
-    pub(crate) fn start(options: &Options, interrupts: Interrupts) -> Result<Option<Self>> {
-        let programs = if options.built {
-            Programs::built()?
-        } else {
-            Programs::build()?
-        };
-        let engine = match options.engine {
-            EngineKind::LlamaCpp => EngineFiles::LlamaCpp {
-                wheel: assets::engine()?,
-                model: assets::model()?,
-            },
-            EngineKind::Simulator => EngineFiles::Simulator,
-        };
+    /// A program does not start, or dies.
+    pub(crate) fn start(options: &Options, parts: Parts, interrupts: Interrupts) -> Result<Option<Self>> {
         let state = State::open(options.state.as_deref())?;
         let folder = state.path().to_owned();
-        // Until the deployment is there, its folder has to be mentioned here.
-        let started = Self::start_in(options, interrupts, &programs, engine, state);
+        let started = Self::start_in(options, interrupts, parts, state);
         if started.is_err() {
             eprintln!("configurations and logs are kept in {}", folder.display());
         }
         started
     }
 
-    fn start_in(
-        options: &Options,
-        interrupts: Interrupts,
-        programs: &Programs,
-        engine: EngineFiles,
-        state: State,
-    ) -> Result<Option<Self>> {
+    fn start_in(options: &Options, interrupts: Interrupts, parts: Parts, state: State) -> Result<Option<Self>> {
         let ports = Ports::choose(options)?;
-        let (tenants, plan) = set_up(options, &ports, programs, engine, &state)?;
+        let (tenants, plan) = set_up(options, &ports, parts, &state)?;
         let logs = state.folder("logs")?;
         let mut deployment = Self {
             children: Vec::new(),
@@ -215,21 +196,45 @@ struct Planned {
     arguments: Vec<OsString>,
 }
 
+/// What is built and fetched before anything is started.
+pub(crate) struct Parts {
+    programs: Programs,
+    engine: EngineFiles,
+}
+
 /// The engine's files, if it is not the simulator.
 enum EngineFiles {
     LlamaCpp { wheel: PathBuf, model: PathBuf },
     Simulator,
 }
 
+impl Parts {
+    /// Builds and fetches what `options` need.
+    ///
+    /// # Errors
+    ///
+    /// The programs do not build, or something cannot be fetched.
+    pub(crate) fn gather(options: &Options) -> Result<Self> {
+        let programs = if options.built {
+            Programs::built()?
+        } else {
+            Programs::build()?
+        };
+        let engine = match options.engine {
+            EngineKind::LlamaCpp => EngineFiles::LlamaCpp {
+                wheel: assets::engine()?,
+                model: assets::model()?,
+            },
+            EngineKind::Simulator => EngineFiles::Simulator,
+        };
+        Ok(Self { programs, engine })
+    }
+}
+
 /// Makes identities and configurations, and says what is to be started, in this order.
-fn set_up(
-    options: &Options,
-    ports: &Ports,
-    programs: &Programs,
-    engine: EngineFiles,
-    state: &State,
-) -> Result<(Tenants, Vec<Planned>)> {
-    let engine = match engine {
+fn set_up(options: &Options, ports: &Ports, parts: Parts, state: &State) -> Result<(Tenants, Vec<Planned>)> {
+    let programs = &parts.programs;
+    let engine = match parts.engine {
         EngineFiles::LlamaCpp { wheel, model } => Engine::llama_cpp(&wheel, model)?,
         EngineFiles::Simulator => {
             let model = state.write(

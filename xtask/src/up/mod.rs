@@ -12,7 +12,10 @@ mod state;
 
 use std::{num::NonZeroU16, path::PathBuf, str::FromStr};
 
-pub(crate) use self::{deployment::Deployment, interrupts::Interrupts};
+pub(crate) use self::{
+    deployment::{Deployment, Parts},
+    interrupts::Interrupts,
+};
 use crate::{
     args::Arguments,
     assets,
@@ -57,8 +60,9 @@ pub(crate) fn main(mut arguments: Arguments) -> Result<()> {
     let options = Options::parse(&mut arguments)?;
     arguments.finish()?;
     tools::require()?;
-    let deployment = Deployment::start(&options, Interrupts::install()?)?;
-    let Some(mut deployment) = deployment else {
+    // Before there are children to stop in order, a signal ends this process, and what it runs with it.
+    let parts = Parts::gather(&options)?;
+    let Some(mut deployment) = Deployment::start(&options, parts, Interrupts::install()?)? else {
         return Ok(());
     };
     announce(&deployment);

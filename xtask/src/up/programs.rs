@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::{
     error::{Result, bail},
     process,
-    workspace::{self, cargo},
+    workspace::{self, tied_cargo},
 };
 
 /// Paths of the built programs.
@@ -33,7 +33,7 @@ impl Programs {
     ///
     /// They do not build.
     pub(super) fn build() -> Result<Self> {
-        let mut build = cargo();
+        let mut build = tied_cargo();
         build.args(["build", "--locked", "--bins"]);
         for package in PACKAGES {
             build.args(["--package", package]);
