@@ -251,8 +251,7 @@ pub enum PolicyError {
     /// More than [`MAX_POLICY_LEN`] bytes.
     #[error("policy is longer than {MAX_POLICY_LEN} bytes")]
     TooLong,
-    /// Not YAML of a policy: an unknown key, a wrong type, a digest of the wrong length (quote digests: YAML reads one of only
-    /// digits as a number).
+    /// Not YAML of a policy: an unknown key, a wrong type, a digest of the wrong length, a number out of bounds.
     #[error("policy does not parse: {0}")]
     Yaml(#[from] serde_norway::Error),
     /// A number that is out of its bounds.

@@ -43,6 +43,7 @@ pub enum Trust<'a> {
 #[derive(Debug, Clone)]
 pub struct VerifiedReport {
     fields: AttestationReport,
+    guest_policy: u64,
     generation: Generation,
     valid_until: UnixTime,
 }
@@ -79,6 +80,7 @@ pub fn verify(report: &[u8], vek: &[u8], trust: Trust<'_>, now: UnixTime) -> Res
     check_chip(&report.fields, &vcek, generation)?;
     Ok(VerifiedReport {
         fields: report.fields,
+        guest_policy: report.guest_policy,
         generation,
         valid_until,
     })
@@ -191,8 +193,7 @@ impl VerifiedReport {
         if guest.migrate_ma_allowed() {
             return Err(SnpRefusal::MigrationAgent);
         }
-        let bits = u64::from(guest);
-        if bits & POLICY_ONE_BIT == 0 || bits & POLICY_ZERO_BITS != 0 {
+        if self.guest_policy & POLICY_ONE_BIT == 0 || self.guest_policy & POLICY_ZERO_BITS != 0 {
             return Err(SnpRefusal::ReservedPolicyBits);
         }
         Ok(())

@@ -28,6 +28,8 @@ pub(super) struct Report<'a> {
     pub(super) signed: &'a [u8],
     /// r and s, each 48 bytes big-endian.
     pub(super) signature: [u8; 2 * P384_LEN],
+    /// The guest's policy as received: `sev` sets bit 17 when it is asked for the number.
+    pub(super) guest_policy: u64,
     /// From the CPUID fields; version 2 has none.
     pub(super) generation: Option<Generation>,
 }
@@ -53,6 +55,7 @@ impl<'a> Report<'a> {
         let fields = AttestationReport::from_bytes(bytes).map_err(|_| SnpRefusal::Malformed)?;
         check_signer(&fields, &field::<4>(signed, 0x48)?)?;
         Ok(Self {
+            guest_policy: u64::from_le_bytes(field::<8>(signed, 0x08)?),
             generation: generation(&fields)?,
             fields,
             signed,
