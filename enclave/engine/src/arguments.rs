@@ -119,7 +119,10 @@ pub fn check_arguments(arguments: &[String]) -> Result<(), ForbiddenArgument> {
         };
         let name = name.split('.').next().unwrap_or(name).replace('_', "-");
         let value = inline.or_else(|| arguments.get(index.saturating_add(1)).map(String::as_str));
-        if let Some((_, _, reason)) = OPTIONS.iter().find(|(option, unless, _)| forbids(option, *unless, &name, value)) {
+        if let Some((_, _, reason)) = OPTIONS
+            .iter()
+            .find(|(option, unless, _)| forbids(option, *unless, &name, value))
+        {
             return Err(ForbiddenArgument { name, reason });
         }
     }
@@ -133,7 +136,10 @@ pub fn check_arguments(arguments: &[String]) -> Result<(), ForbiddenArgument> {
 pub fn check_environment(environment: &BTreeMap<String, String>) -> Result<(), ForbiddenArgument> {
     for name in environment.keys() {
         if let Some((_, reason)) = VARIABLES.iter().find(|(prefix, _)| name.starts_with(prefix)) {
-            return Err(ForbiddenArgument { name: name.clone(), reason });
+            return Err(ForbiddenArgument {
+                name: name.clone(),
+                reason,
+            });
         }
     }
     Ok(())
@@ -188,8 +194,16 @@ mod tests {
 
     #[test]
     fn ordinary_options_pass() {
-        check(&["--model", "m", "--max-model-len", "4096", "--tensor-parallel-size", "8", "--data-parallel-size=1"])
-            .expect("allowed");
+        check(&[
+            "--model",
+            "m",
+            "--max-model-len",
+            "4096",
+            "--tensor-parallel-size",
+            "8",
+            "--data-parallel-size=1",
+        ])
+        .expect("allowed");
         check(&["--parallel", "4", "--context", "4096", "serve", "host"]).expect("allowed");
     }
 

@@ -46,31 +46,76 @@ const fn state(name: &'static str, clearing: Clearing) -> State {
 }
 
 const LLAMACPP: &[State] = &[
-    state("KV cache and prompt of each slot", Clearing::Reset("POST /slots/N?action=erase for every slot")),
-    state("prompt cache in host memory", Clearing::DisabledAtStart("cache_ram_mib 0")),
+    state(
+        "KV cache and prompt of each slot",
+        Clearing::Reset("POST /slots/N?action=erase for every slot"),
+    ),
+    state(
+        "prompt cache in host memory",
+        Clearing::DisabledAtStart("cache_ram_mib 0"),
+    ),
     state("saved idle slots", Clearing::DisabledAtStart("cache_idle_slots off")),
     state("context checkpoints", Clearing::DisabledAtStart("n_ctx_checkpoints 0")),
-    state("slots on disk", Clearing::Reset("save is never called; the directory is on tmpfs and observed empty")),
+    state(
+        "slots on disk",
+        Clearing::Reset("save is never called; the directory is on tmpfs and observed empty"),
+    ),
     state("grammar and sampler", Clearing::Harmless("made anew for each request")),
-    state("parameters of the last request in /slots", Clearing::Harmless("only the enclave reads /slots")),
-    state("multimodal encoder output", Clearing::Refused("a model with vision is scrubbed by restart only")),
+    state(
+        "parameters of the last request in /slots",
+        Clearing::Harmless("only the enclave reads /slots"),
+    ),
+    state(
+        "multimodal encoder output",
+        Clearing::Refused("a model with vision is scrubbed by restart only"),
+    ),
     state("draft model", Clearing::DisabledAtStart("the launcher loads none")),
-    state("LoRA adapters", Clearing::DisabledAtStart("the launcher loads none, and /props listing any is refused")),
+    state(
+        "LoRA adapters",
+        Clearing::DisabledAtStart("the launcher loads none, and /props listing any is refused"),
+    ),
     state("response store", Clearing::Harmless("the server keeps none")),
 ];
 
 const VLLM: &[State] = &[
-    state("prefix cache on the device", Clearing::Reset("POST /reset_prefix_cache with an explicit success")),
-    state("KV connectors and external tiers", Clearing::Refused("--kv-transfer-config and its kin")),
-    state("KV and weights offloaded to the host", Clearing::Refused("--cpu-offload-gb, --kv-offloading-size, --swap-space")),
-    state("multimodal processor cache", Clearing::DisabledAtStart("--mm-processor-cache-gb 0")),
-    state("encoder cache", Clearing::Refused("a model with vision is scrubbed by restart only")),
-    state("grammar cache", Clearing::Harmless("compiled grammars, keyed by the whole schema; only timing tells a hit")),
+    state(
+        "prefix cache on the device",
+        Clearing::Reset("POST /reset_prefix_cache with an explicit success"),
+    ),
+    state(
+        "KV connectors and external tiers",
+        Clearing::Refused("--kv-transfer-config and its kin"),
+    ),
+    state(
+        "KV and weights offloaded to the host",
+        Clearing::Refused("--cpu-offload-gb, --kv-offloading-size, --swap-space"),
+    ),
+    state(
+        "multimodal processor cache",
+        Clearing::DisabledAtStart("--mm-processor-cache-gb 0"),
+    ),
+    state(
+        "encoder cache",
+        Clearing::Refused("a model with vision is scrubbed by restart only"),
+    ),
+    state(
+        "grammar cache",
+        Clearing::Harmless("compiled grammars, keyed by the whole schema; only timing tells a hit"),
+    ),
     state("draft model", Clearing::Refused("--speculative-config")),
-    state("LoRA adapters", Clearing::Refused("--enable-lora, and models with a parent")),
-    state("response store", Clearing::DisabledAtStart("off unless VLLM_ENABLE_RESPONSES_API_STORE, which is refused")),
+    state(
+        "LoRA adapters",
+        Clearing::Refused("--enable-lora, and models with a parent"),
+    ),
+    state(
+        "response store",
+        Clearing::DisabledAtStart("off unless VLLM_ENABLE_RESPONSES_API_STORE, which is refused"),
+    ),
     state("sleep levels", Clearing::Refused("--enable-sleep-mode")),
-    state("data-parallel ranks", Clearing::Refused("--data-parallel-size other than 1")),
+    state(
+        "data-parallel ranks",
+        Clearing::Refused("--data-parallel-size other than 1"),
+    ),
 ];
 
 #[cfg(test)]
@@ -81,7 +126,10 @@ mod tests {
     fn each_dialect_lists_every_kind_of_state_of_the_design() {
         for dialect in [Dialect::LlamaCpp, Dialect::Vllm] {
             for kind in ["grammar", "draft", "LoRA", "response store", "encoder"] {
-                assert!(states(dialect).iter().any(|state| state.name.contains(kind)), "{dialect:?}: {kind}");
+                assert!(
+                    states(dialect).iter().any(|state| state.name.contains(kind)),
+                    "{dialect:?}: {kind}"
+                );
             }
         }
     }
