@@ -4,10 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ids::{ModelDigest, Sha256Digest};
-use crate::policy::{AppraisalPolicy, Danger, Measurement, TcbVersion, WorkloadPolicy};
-use crate::snp::SIMULATED_GENERATION;
+use crate::policy::{AppraisalPolicy, Danger, Generation, Measurement, TcbVersion, WorkloadPolicy};
 use crate::tee::Tee;
 use crate::workload::SwitchIsolation;
+
+/// Generation that the SIMULATED TEE plays.
+pub const SIMULATED_GENERATION: Generation = Generation::Genoa;
 
 /// Firmware versions that the SIMULATED TEE reports.
 pub const SIMULATED_TCB: TcbVersion = TcbVersion {

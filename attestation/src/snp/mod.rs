@@ -22,7 +22,7 @@ use crate::policy::{AppraisalPolicy, Generation, KeyDigest, Measurement, Platfor
 
 pub use self::refusal::{CertificateRefusal, Role, SnpRefusal, TcbKind};
 pub use self::report::{REPORT_LEN, SIGNED_LEN};
-pub use self::roots::{Anchor, SIMULATED_GENERATION, SimulatedRootRefusal};
+pub use self::roots::{Anchor, SimulatedRootRefusal};
 
 /// Common name of a chip's certificate; a VLEK's, which a cloud provider holds for many chips, is another.
 const VCEK_NAME: &str = "SEV-VCEK";
@@ -57,12 +57,12 @@ pub fn verify(report: &[u8], vek: &[u8], trust: Trust<'_>, now: UnixTime) -> Res
     let report = Report::parse(report)?;
     let of_vcek = SnpRefusal::certificate(Role::Vcek);
     let vcek = Certificate::parse(vek).map_err(&of_vcek)?;
-    let claimed = vcek.generation().map_err(&of_vcek)?;
+    let generation = vcek.generation().map_err(&of_vcek)?;
     let built_in;
     let anchor = match trust {
         Trust::Simulated(anchor) => anchor,
         Trust::Amd => {
-            built_in = Anchor::amd(claimed)?;
+            built_in = Anchor::amd(generation)?;
             &built_in
         }
     };
@@ -73,8 +73,8 @@ pub fn verify(report: &[u8], vek: &[u8], trust: Trust<'_>, now: UnixTime) -> Res
     if !signed {
         return Err(SnpRefusal::Signature);
     }
-    let generation = anchor.generation();
-    if claimed != generation || report.generation.is_some_and(|found| found != generation) {
+    // Of AMD's, this is now also the root's: each signs for one generation.
+    if report.generation.is_some_and(|found| found != generation) {
         return Err(SnpRefusal::GenerationMismatch(generation));
     }
     check_chip(&report.fields, &vcek, generation)?;

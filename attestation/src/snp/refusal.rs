@@ -137,8 +137,8 @@ pub enum SnpRefusal {
     /// The certificate is for another chip than the report says.
     #[error("chip certificate is for another chip than the report's")]
     ChipMismatch,
-    /// Report, chip certificate and root are not all of one generation.
-    #[error("report or chip certificate is of another generation than the root ({0})")]
+    /// The report is of another generation than the chip's certificate.
+    #[error("report is of another processor generation than its chip certificate ({0})")]
     GenerationMismatch(Generation),
 
     /// Older than the policy's `minReportVersion`.

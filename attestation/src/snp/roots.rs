@@ -9,16 +9,11 @@ use crate::identity::sha256;
 use crate::ids::Sha256Digest;
 use crate::policy::Generation;
 
-/// Generation that a SIMULATED TEE plays.
-pub const SIMULATED_GENERATION: Generation = Generation::Genoa;
-
-/// Root and intermediate in DER, with the generation that they stand for. Made only by [`Anchor::amd`] and
-/// [`Anchor::simulated`].
+/// Root and intermediate in DER. Made only by [`Anchor::amd`] and [`Anchor::simulated`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Anchor {
     ark: Vec<u8>,
     ask: Vec<u8>,
-    generation: Generation,
 }
 
 /// A SIMULATED chain that cannot be trusted.
@@ -53,7 +48,6 @@ impl Anchor {
         Ok(Self {
             ark: der(Role::Ark, ark)?,
             ask: der(Role::Ask, ask)?,
-            generation,
         })
     }
 
@@ -67,17 +61,7 @@ impl Anchor {
         if found != *trusted {
             return Err(SimulatedRootRefusal::OtherRoot { found });
         }
-        Ok(Self {
-            ark,
-            ask,
-            generation: SIMULATED_GENERATION,
-        })
-    }
-
-    /// The generation that the root stands for.
-    #[must_use]
-    pub const fn generation(&self) -> Generation {
-        self.generation
+        Ok(Self { ark, ask })
     }
 
     pub(super) fn ark(&self) -> Result<Certificate<'_>, SnpRefusal> {

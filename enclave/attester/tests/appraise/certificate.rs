@@ -3,7 +3,7 @@
 use cloister_attestation::UnixTime;
 use cloister_attestation::danger::SIMULATED_TCB;
 use cloister_attestation::policy::{Generation, TcbVersion};
-use cloister_attestation::snp::{CertificateRefusal as Reason, Role, SnpRefusal, oid};
+use cloister_attestation::snp::{CertificateRefusal as Reason, Role, SnpRefusal, TcbKind, oid};
 use cloister_enclave_attester::simulated::pki::{
     self, ARK_NAME, ASK_NAME, Spec, authority_extensions, extension, rsa_spki, vcek_extensions,
 };
@@ -12,7 +12,7 @@ use der::{Decode, Encode};
 use spki::AlgorithmIdentifierOwned;
 use x509_cert::ext::Extension;
 
-use crate::support::{NOW, certificate, refused_chain, verdict, with_chain, world};
+use crate::support::{NOW, certificate, refused_chain, sign_again, verdict, with_chain, world};
 
 /// What a signed certificate authority looks like here; tests change one thing.
 fn ask_spec() -> Spec {
@@ -265,10 +265,10 @@ fn malformed_extensions_of_a_chip_are_refused() {
 }
 
 #[test]
-fn a_chip_of_another_generation_than_the_root_is_refused() {
+fn a_certificate_of_another_generation_than_the_report_is_refused() {
     let id = world().chip.id;
     let refusal = refused_vcek(|spec| spec.extensions = vcek_extensions("Milan-B0", &SIMULATED_TCB, &id).unwrap());
-    assert_eq!(refusal, SnpRefusal::GenerationMismatch(Generation::Genoa));
+    assert_eq!(refusal, SnpRefusal::GenerationMismatch(Generation::Milan));
 }
 
 #[test]
@@ -287,6 +287,51 @@ fn a_certificate_for_another_chip_with_the_same_key_is_refused() {
     let other = pki::Chip::generate().unwrap().id;
     let refusal = refused_vcek(|spec| spec.extensions = vcek_extensions("Genoa", &SIMULATED_TCB, &other).unwrap());
     assert_eq!(refusal, SnpRefusal::ChipMismatch);
+}
+
+/// Turin has another layout of versions, one more of them, and a shorter chip id. No captured report of it is at hand.
+#[test]
+fn a_synthetic_turin_is_read_by_its_own_layout() {
+    let world = world();
+    let tcb = TcbVersion {
+        fmc: Some(1),
+        bootloader: 2,
+        tee: 3,
+        snp: 4,
+        microcode: 82,
+    };
+    let id = &world.chip.id[..8];
+    let issue = |id: &[u8]| {
+        let mut spec = world.chip.spec(NOW).unwrap();
+        spec.extensions = vcek_extensions("Turin", &tcb, id).unwrap();
+        spec.sign(&world.chain.ask_key).unwrap()
+    };
+    let (mut evidence, mut policy) = with_chain(&world.chain.ark, &world.chain.ask, &issue(id));
+    let report = &mut evidence.cpu.report;
+    report[0x188..0x18a].copy_from_slice(&[0x1a, 0x02]);
+    report[0x1a8..0x1e0].fill(0);
+    for at in [0x38, 0x180, 0x1e0, 0x1f0] {
+        report[at..at + 8].copy_from_slice(&[1, 2, 3, 4, 0, 0, 0, 82]);
+    }
+    sign_again(report, &world.chip.key);
+    policy.allowed_generations = [Generation::Turin].into();
+    policy.min_tcb = [(Generation::Turin, tcb)].into();
+    verdict(&evidence, &policy).unwrap();
+
+    for fmc in [Some(2), None] {
+        policy.min_tcb = [(Generation::Turin, TcbVersion { fmc, ..tcb })].into();
+        let (kind, found) = (TcbKind::Reported, tcb);
+        let expected = SnpRefusal::TcbBelowFloor { kind, found };
+        assert_eq!(verdict(&evidence, &policy).unwrap_err(), expected.into());
+    }
+    evidence.cpu.vek = issue(&world.chip.id);
+    let expected = certificate(Role::Vcek, Reason::Extension("hwID"));
+    assert_eq!(verdict(&evidence, &policy).unwrap_err(), expected.into());
+    let mut spec = world.chip.spec(NOW).unwrap();
+    spec.extensions = vcek_extensions("Turin", &SIMULATED_TCB, id).unwrap();
+    evidence.cpu.vek = spec.sign(&world.chain.ask_key).unwrap();
+    let expected = certificate(Role::Vcek, Reason::Extension("fmcSPL"));
+    assert_eq!(verdict(&evidence, &policy).unwrap_err(), expected.into());
 }
 
 fn replace(spec: &mut Spec, index: usize, value: &[u8]) {

@@ -45,6 +45,18 @@ fn an_installed_tee_is_accepted_under_the_hash_that_was_told_and_kept_when_insta
 }
 
 #[test]
+fn two_that_install_at_once_agree() {
+    let dir = tempdir().unwrap();
+    let install = || SimulatedTee::install(dir.path()).unwrap();
+    let (one, two) = std::thread::scope(|scope| {
+        let other = scope.spawn(install);
+        (install(), other.join().unwrap())
+    });
+    assert_eq!(one, two);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+#[test]
 fn a_key_that_others_can_read_is_refused() {
     let dir = tempdir().unwrap();
     for mode in [0o640, 0o604] {

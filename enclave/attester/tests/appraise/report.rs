@@ -115,7 +115,7 @@ fn a_chip_that_the_certificate_does_not_name_is_refused() {
 }
 
 #[test]
-fn a_processor_of_another_generation_than_the_root_is_refused() {
+fn a_processor_of_another_generation_than_the_certificate_is_refused() {
     // Milan, then Turin.
     for cpuid in [[0x19, 0x01], [0x1a, 0x02]] {
         let refusal = refused_report(0x188, &cpuid);
