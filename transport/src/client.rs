@@ -1,5 +1,6 @@
 //! The calling side: one authority, one connection at a time, many requests.
 
+mod body;
 mod connect;
 
 use std::{
@@ -16,19 +17,19 @@ use bytes::Bytes;
 use futures::FutureExt;
 use http::{Request, Response, Uri, uri::Scheme};
 use http_body::Body;
-use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
-use hyper::{body::Incoming, client::conn::http2::SendRequest};
+use hyper::client::conn::http2::SendRequest;
 
 use crate::tls::ClientTls;
 
-pub use self::connect::ConnectError;
-use self::connect::{Connecting, Target};
+pub use self::{body::ResponseBody, connect::ConnectError};
+use self::{
+    body::{BoxError, RequestBody},
+    connect::{Connecting, Target},
+};
 
 /// Connections that are tried for a request that none of them took.
 const MAX_ATTEMPTS: usize = 3;
 
-type BoxError = Box<dyn StdError + Send + Sync>;
-type RequestBody = UnsyncBoxBody<Bytes, BoxError>;
 type Sender = SendRequest<RequestBody>;
 
 /// What a client allows its peer, and how it connects.
@@ -142,7 +143,7 @@ struct Inner {
 }
 
 /// What [`tower_service::Service::call`] of [`Http2Client`] returns.
-pub type ResponseFuture = Pin<Box<dyn Future<Output = Result<Response<Incoming>, ClientError>> + Send>>;
+pub type ResponseFuture = Pin<Box<dyn Future<Output = Result<Response<ResponseBody>, ClientError>> + Send>>;
 
 // === impl Http2Client ===
 
@@ -170,25 +171,25 @@ impl Http2Client {
 
     /// Sends a request and waits for the headers of its response. The request's URI may leave out scheme and authority.
     ///
-    /// Dropping the future or the response resets the stream, and the server's handler is dropped. A request body that
-    /// fails resets the stream, too.
+    /// Dropping the future or the response resets the stream, and the server's handler is dropped (see [`ResponseBody`]
+    /// for uploads that are still under way). A request body that fails resets the stream, too.
     ///
     /// # Errors
     ///
     /// See [`ClientError`]; a response of whatever status is no error.
-    pub async fn send<B>(&self, request: Request<B>) -> Result<Response<Incoming>, ClientError>
+    pub async fn send<B>(&self, request: Request<B>) -> Result<Response<ResponseBody>, ClientError>
     where
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let mut request = self
-            .address(request)?
-            .map(|body| body.map_err(Into::into).boxed_unsync());
+        let (parts, body) = self.address(request)?.into_parts();
+        let (body, upload) = body::tie(body);
+        let mut request = Request::from_parts(parts, body);
         let mut attempt = 1;
         loop {
             let mut sender = self.connection().await?;
             let mut error = match sender.try_send_request(request).await {
-                Ok(response) => return Ok(response),
+                Ok(response) => return Ok(response.map(|body| ResponseBody::new(body, upload))),
                 Err(error) => error,
             };
             let taken_back = error.take_message();
@@ -263,7 +264,7 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    type Response = Response<Incoming>;
+    type Response = Response<ResponseBody>;
     type Error = ClientError;
     type Future = ResponseFuture;
 

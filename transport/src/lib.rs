@@ -17,7 +17,7 @@ pub mod pki;
 mod server;
 mod tls;
 
-pub use client::{ClientError, ClientLimits, ConnectError, Http2Client, ResponseFuture};
+pub use client::{ClientError, ClientLimits, ConnectError, Http2Client, ResponseBody, ResponseFuture};
 pub use crypto::install_crypto;
 pub use pem::PemError;
 pub use server::{Peer, ServeLimits, Stopped, serve};
