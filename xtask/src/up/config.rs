@@ -16,6 +16,9 @@ pub(super) const MODEL_NAME: &str = "smollm2-135m";
 /// Credentials and tenant references are for this cluster only.
 pub(super) const CLUSTER_ID: &str = "local";
 
+/// The text SIMULATED and zeros, 32 bytes.
+const SIMULATED_HOST_DATA: &str = "53494d554c415445440000000000000000000000000000000000000000000000";
+
 /// Longest time that one tenant is served while another waits; long enough for an answer of the small model on a CPU.
 const QUANTUM_MILLIS: u64 = 20_000;
 /// What a switch of tenants is expected to take.
@@ -49,12 +52,15 @@ pub(super) struct Measurement {
 /// A tenant as the configurations of scheduler and proxy name it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct TenantFiles {
+    pub(super) name: String,
     /// Hexadecimal digits.
     pub(super) tenant_ref: String,
     /// SHA-256 of the bearer token, in hexadecimal digits.
     pub(super) token_sha256: String,
-    /// Folder with `credential`, `member.key` and `outer.token`.
-    pub(super) folder: PathBuf,
+    /// File of the bearer token.
+    pub(super) token: PathBuf,
+    /// Folder with `credential` and `member.key`.
+    pub(super) member: PathBuf,
 }
 
 /// Where the throw-away certificates are: `ca.pem`, and `<name>.pem` with `<name>.key`.
@@ -113,9 +119,9 @@ pub(super) fn proxy(port: u16, ports: &Ports, state: &State, tenant: &TenantFile
         "endpoint": format!("https://127.0.0.1:{}", ports.scheduler),
         "ca": state.join("pki/ca.pem"),
         "clusterId": CLUSTER_ID,
-        "credential": tenant.folder.join("credential"),
-        "memberKey": tenant.folder.join("member.key"),
-        "outerToken": tenant.folder.join("outer.token"),
+        "credential": tenant.member.join("credential"),
+        "memberKey": tenant.member.join("member.key"),
+        "outerToken": tenant.token,
         "policy": state.join("policy.yaml"),
         "models": { MODEL_NAME: measured.model_digest },
     })
@@ -125,6 +131,10 @@ pub(super) fn proxy(port: u16, ports: &Ports, state: &State, tenant: &TenantFile
 pub(super) fn policy(measured: &Measurement) -> Value {
     json!({
         "tees": ["simulated"],
+        // What the simulated environment says of its processor, firmware and initial data.
+        "allowedGenerations": ["genoa"],
+        "minTcb": { "genoa": { "bootloader": 10, "tee": 0, "snp": 25, "microcode": 84 } },
+        "hostData": [SIMULATED_HOST_DATA],
         "measurements": [measured.measurement],
         "workloads": {
             "engineImages": [measured.engine_image],

@@ -2,9 +2,12 @@
 //! programs that users have too.
 
 use std::{
+    fs,
     path::{Path, PathBuf},
     process::Command,
 };
+
+use serde_json::Value;
 
 use super::{
     config::{CLUSTER_ID, Measurement, TenantFiles},
@@ -24,7 +27,16 @@ use crate::{
 /// One of the programs fails.
 pub(super) fn infrastructure(state: &State, programs: &Programs) -> Result<()> {
     let pki = state.folder("pki")?;
-    process::output(tool(&programs.cloister).args(["dev", "pki", "--dir"]).arg(pki))?;
+    let mut certificates = tool(&programs.cloister);
+    certificates.args(["dev", "pki"]).arg(pki);
+    // The scheduler is called by proxies and calls enclaves.
+    certificates.args([
+        "--peer",
+        "scheduler=127.0.0.1,localhost",
+        "--server",
+        "enclave=127.0.0.1,localhost",
+    ]);
+    process::output(&mut certificates)?;
     let tee = state.folder("tee")?;
     process::output(
         tool(&programs.enclave)
@@ -49,6 +61,7 @@ pub(super) fn measure(programs: &Programs, config: &Path) -> Result<Measurement>
 #[derive(Debug)]
 pub(super) struct Tenants {
     cloister: PathBuf,
+    folder: PathBuf,
     model_digest: String,
     tenants: Vec<TenantFiles>,
 }
@@ -62,13 +75,12 @@ impl Tenants {
     pub(super) fn create(state: &State, programs: &Programs, count: u16, measured: &Measurement) -> Result<Self> {
         let mut tenants = Self {
             cloister: programs.cloister.clone(),
+            folder: state.folder("tenants")?,
             model_digest: measured.model_digest.clone(),
             tenants: Vec::new(),
         };
         for number in 1..=count {
-            let name = format!("tenant-{number}");
-            let folder = state.folder(Path::new("tenants").join(&name))?;
-            let tenant = tenants.create_one(&name, folder)?;
+            let tenant = tenants.create_one(&format!("tenant-{number}"))?;
             tenants.tenants.push(tenant);
         }
         tenants.renew()?;
@@ -87,40 +99,55 @@ impl Tenants {
     /// `cloister tenant issue` fails.
     pub(super) fn renew(&self) -> Result<()> {
         for tenant in &self.tenants {
-            let mut issue = tool(&self.cloister);
-            issue.args(["tenant", "issue", "--dir"]).arg(&tenant.folder);
-            issue.args(["--cluster-id", CLUSTER_ID, "--model", &self.model_digest]);
-            process::output(&mut issue)?;
+            self.tenant(&[
+                "issue",
+                &tenant.name,
+                "--cluster",
+                CLUSTER_ID,
+                "--models",
+                &self.model_digest,
+            ])?;
         }
         Ok(())
     }
+
+    fn create_one(&self, name: &str) -> Result<TenantFiles> {
+        let folder = self.folder.join(name);
+        // Who a tenant is stays the same from one run to the next.
+        if !folder.join("root.key").exists() {
+            self.tenant(&["create", name])?;
+        }
+        let shown = self.tenant(&["show", name, "--cluster", CLUSTER_ID])?;
+        // A token is only ever known by its digest, so each run makes its own.
+        let token = folder.join("token");
+        if token.exists() {
+            fs::remove_file(&token).context(token.display())?;
+        }
+        let made = self.tenant(&["token", name])?;
+        Ok(TenantFiles {
+            name: name.to_owned(),
+            tenant_ref: text(&shown, "tenantRef")?,
+            token_sha256: text(&made, "tokenSha256")?,
+            token,
+            member: folder.join("members/default"),
+        })
+    }
+
+    /// Runs `cloister tenant` and returns its answer.
+    fn tenant(&self, arguments: &[&str]) -> Result<Value> {
+        let mut command = tool(&self.cloister);
+        command
+            .args(["--output", "json", "tenant", "--dir"])
+            .arg(&self.folder)
+            .args(arguments);
+        serde_json::from_str(&process::output(&mut command)?).context("the output of `cloister tenant`")
+    }
 }
 
-// === impl Tenants ===
-
-impl Tenants {
-    fn create_one(&self, name: &str, folder: PathBuf) -> Result<TenantFiles> {
-        if !folder.join("root.key").exists() {
-            process::output(
-                tool(&self.cloister)
-                    .args(["tenant", "create", name, "--dir"])
-                    .arg(&folder),
-            )?;
-        }
-        let mut show = tool(&self.cloister);
-        show.args(["tenant", "show", "--json", "--cluster-id", CLUSTER_ID, "--dir"])
-            .arg(&folder);
-        let shown: serde_json::Value =
-            serde_json::from_str(&process::output(&mut show)?).context("the output of `cloister tenant show`")?;
-        let Some(tenant_ref) = shown.get("tenantRef").and_then(serde_json::Value::as_str) else {
-            bail!("the output of `cloister tenant show` has no tenantRef");
-        };
-        let token_sha256 = process::output(tool(&self.cloister).args(["tenant", "token", "--dir"]).arg(&folder))?;
-        Ok(TenantFiles {
-            tenant_ref: tenant_ref.to_owned(),
-            token_sha256: token_sha256.trim().to_owned(),
-            folder,
-        })
+fn text(value: &Value, name: &str) -> Result<String> {
+    match value.get(name).and_then(Value::as_str) {
+        Some(text) => Ok(text.to_owned()),
+        None => bail!("the output of `cloister tenant` has no {name}"),
     }
 }
 
