@@ -17,7 +17,10 @@
 
 mod error;
 mod filter;
+pub mod limits;
+mod plan;
 mod request;
+mod secret;
 
 pub use self::{
     error::{ApiError, ErrorCode},

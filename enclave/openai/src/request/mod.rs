@@ -1,8 +1,24 @@
 //! Requests: from the decrypted body to the body for the engine.
 
+mod body;
+mod chat;
+mod completions;
+mod forced;
+mod json;
+mod media;
+mod message;
+mod responses;
+mod sampling;
+mod tools;
+mod value;
+
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
-use crate::{ApiError, ErrorCode, FilterOptions, ResponseFilter};
+use self::value::{Kind, Path, Value};
+use crate::{ApiError, ErrorCode, FilterOptions, ResponseFilter, limits::MAX_BODY, plan::Plan};
 
 /// What a client may call. All of them are `POST`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -87,13 +103,14 @@ pub struct EngineRequest {
     pub stream: bool,
     /// Numbers for limits and accounting.
     pub meta: RequestMeta,
+    plan: Arc<Plan>,
 }
 
 impl EngineRequest {
     /// The filter for the engine's answer to this request. `status` is the engine's HTTP status.
     #[must_use]
     pub fn response_filter(&self, status: u16, options: FilterOptions) -> ResponseFilter {
-        ResponseFilter::refuse_all(status, options)
+        ResponseFilter::new(Arc::clone(&self.plan), status, options)
     }
 }
 
@@ -102,6 +119,38 @@ impl EngineRequest {
 /// # Errors
 /// An [`ApiError`] that names the parameter at fault and never its value.
 pub fn sanitize(endpoint: Endpoint, body: &[u8], cx: &Context<'_>) -> Result<EngineRequest, ApiError> {
-    let _ = (endpoint, body, cx.vision);
-    Err(ErrorCode::UnsupportedEndpoint.into())
+    if body.len() > MAX_BODY {
+        return Err(ErrorCode::RequestTooLarge.into());
+    }
+    let text = std::str::from_utf8(body).map_err(|_| ErrorCode::InvalidJson)?;
+    let raw: &RawValue = serde_json::from_str(text).map_err(|_| ErrorCode::InvalidJson)?;
+    let root = Value::new(raw, Path::Root);
+    if root.kind() != Kind::Object {
+        return Err(ErrorCode::InvalidJson.into());
+    }
+    let object = root.object()?;
+    let model = object.need("model")?;
+    if *model.text()? != *cx.served_model {
+        return Err(model.error(ErrorCode::ModelNotFound));
+    }
+    let capacity = body.len();
+    match endpoint {
+        Endpoint::ChatCompletions => {
+            let chat = chat::parse(&object, cx)?;
+            object.finish()?;
+            chat.write(cx, capacity, None)
+        }
+        Endpoint::Responses => {
+            let (chat, response) = responses::parse(&object, cx)?;
+            object.finish()?;
+            chat.write(cx, capacity, Some(response))
+        }
+        Endpoint::Completions => completions::completions(object, cx, capacity),
+        Endpoint::Embeddings => completions::embeddings(object, cx, capacity),
+    }
+}
+
+/// A buffer for the body that rarely has to grow: what is added is short, and escapes only get shorter.
+fn buffer(capacity: usize) -> Zeroizing<Vec<u8>> {
+    Zeroizing::new(Vec::with_capacity(capacity.saturating_add(1024)))
 }
