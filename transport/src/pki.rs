@@ -152,7 +152,7 @@ pub fn issue<S: AsRef<str>>(
         return Ok(Outcome::Kept);
     }
     let key = new_key()?;
-    let certificate = authority.sign(leaf_params(name, &subjects, usage)?, &key)?;
+    let certificate = authority.sign(&leaf_params(name, &subjects, usage)?, &key)?;
     write_key(&names.key, &Zeroizing::new(key.serialize_pem()))?;
     write_certificate(&names.certificate, &certificate.pem())?;
     Ok(Outcome::Created)
@@ -186,14 +186,14 @@ impl Authority {
         };
         // What it would issue now is what others would check.
         let probe_key = new_key()?;
-        let probe = authority.sign(leaf_params("probe", &[], Usage::Client)?, &probe_key)?;
+        let probe = authority.sign(&leaf_params("probe", &[], Usage::Client)?, &probe_key)?;
         authority
             .check(probe.der(), &Wanted::client())
             .map_err(|error| unusable(error.to_string()))?;
         Ok(authority)
     }
 
-    fn sign(&self, params: CertificateParams, key: &KeyPair) -> Result<rcgen::Certificate, rcgen::Error> {
+    fn sign(&self, params: &CertificateParams, key: &KeyPair) -> Result<rcgen::Certificate, rcgen::Error> {
         // Only the name and the key of the authority go into what it signs, and both are known.
         params.signed_by(key, &Issuer::new(ca_params(), &*self.key))
     }

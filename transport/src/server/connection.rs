@@ -219,3 +219,40 @@ impl HttpBody for Counted {
         self.inner.size_hint()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::{Instant, timeout};
+
+    use super::*;
+
+    const IDLE: Duration = Duration::from_secs(10);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_under_way_is_not_idleness() {
+        let active = Arc::new(watch::Sender::new(0));
+        let mut expired = std::pin::pin!(idle(active.subscribe(), IDLE));
+        let first = Active::new(&active);
+        let second = Active::new(&active);
+        assert!(timeout(100 * IDLE, &mut expired).await.is_err());
+        drop(first);
+        assert!(timeout(100 * IDLE, &mut expired).await.is_err());
+        drop(second);
+        let begin = Instant::now();
+        expired.await;
+        assert_eq!(begin.elapsed(), IDLE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_begins_the_idle_time_anew() {
+        let active = Arc::new(watch::Sender::new(0));
+        let mut expired = std::pin::pin!(idle(active.subscribe(), IDLE));
+        for _ in 0..3 {
+            assert!(timeout(IDLE / 2, &mut expired).await.is_err());
+            drop(Active::new(&active));
+        }
+        let begin = Instant::now();
+        expired.await;
+        assert_eq!(begin.elapsed(), IDLE);
+    }
+}

@@ -60,3 +60,44 @@ fn is_of_one_connection(error: &io::Error) -> bool {
             | ErrorKind::InvalidInput
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use tokio::io::DuplexStream;
+
+    use super::*;
+
+    struct Scripted(VecDeque<io::Result<()>>);
+
+    impl Accept for Scripted {
+        type Stream = DuplexStream;
+
+        async fn accept(&mut self) -> io::Result<(DuplexStream, SocketAddr)> {
+            match self.0.pop_front() {
+                Some(Err(error)) => Err(error),
+                Some(Ok(())) => Ok((tokio::io::duplex(1).0, ([127, 0, 0, 1], 7).into())),
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn errors_do_not_end_accepting() {
+        const EMFILE: i32 = 24;
+        let errors = [
+            ErrorKind::ConnectionAborted.into(),
+            io::Error::from_raw_os_error(EMFILE),
+            ErrorKind::ConnectionReset.into(),
+            io::Error::from_raw_os_error(EMFILE),
+        ];
+        let mut listener = Scripted(errors.into_iter().map(Err).collect());
+        listener.0.push_back(Ok(()));
+        let before = tokio::time::Instant::now();
+        let (_, address) = accept(&mut listener).await;
+        assert_eq!(address.port(), 7);
+        // Only what is not one connection's own is waited out.
+        assert_eq!(before.elapsed(), 2 * PAUSE);
+    }
+}
