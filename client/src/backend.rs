@@ -1,22 +1,19 @@
 //! What stands behind the HTTP surface: something that answers a call with authenticated bytes.
 
 use crate::failure::Failure;
-use crate::openai::Endpoint;
 use async_trait::async_trait;
 use bytes::Bytes;
+use cloister_session::inner::InnerRequest;
 use futures::stream::BoxStream;
 use std::sync::Arc;
-use zeroize::Zeroizing;
 
 /// One call of a client program.
 #[derive(Clone)]
 pub struct Call {
-    /// Where it was sent.
-    pub endpoint: Endpoint,
     /// The model, as the client calls it. It is in the configuration: the surface has checked.
     pub model: String,
-    /// The body as received. Shared, because each retry seals it again; wiped with the last copy.
-    pub body: Arc<Zeroizing<Vec<u8>>>,
+    /// Where it was sent, and its body as received. Shared, because each retry seals it again; wiped with the last copy.
+    pub inner: Arc<InnerRequest>,
 }
 
 /// A piece of an authenticated answer.

@@ -4,116 +4,107 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
-/// Closed list of reasons. [`Code::as_str`] is the `code` of OpenAI's error object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Code {
+/// One row a code: variant, name, HTTP status.
+macro_rules! codes {
+    ($($(#[$doc:meta])* $variant:ident => $name:literal, $status:literal;)+) => {
+        /// Closed list of reasons. [`Code::as_str`] is the `code` of OpenAI's error object.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Code {
+            $($(#[$doc])* $variant,)+
+        }
+
+        impl Code {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+
+            /// The `code` of the error object.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)+
+                }
+            }
+
+            /// The HTTP status that OpenAI's clients expect for this kind of error.
+            pub const fn status(self) -> u16 {
+                match self {
+                    $(Self::$variant => $status,)+
+                }
+            }
+        }
+    };
+}
+
+codes! {
     // -- the caller of the proxy
     /// No API key, or one that is not in the key file.
-    InvalidApiKey,
+    InvalidApiKey => "invalid_api_key", 401;
     /// The `Host` header names something other than this machine while no API keys are configured.
-    ForbiddenHost,
+    ForbiddenHost => "forbidden_host", 403;
     /// Malformed JSON, a duplicate key, a wrong type.
-    InvalidRequest,
+    InvalidRequest => "invalid_request", 400;
     /// A parameter that Cloister refuses on purpose, such as `store`.
-    UnsupportedParameter,
+    UnsupportedParameter => "unsupported_parameter", 400;
     /// A model that the configuration does not name.
-    ModelNotFound,
+    ModelNotFound => "model_not_found", 404;
     /// A path that is not part of the served API.
-    NotFound,
+    NotFound => "not_found", 404;
     /// A known path with another method.
-    MethodNotAllowed,
+    MethodNotAllowed => "method_not_allowed", 405;
     /// The body is over the limit.
-    RequestTooLarge,
+    RequestTooLarge => "request_too_large", 413;
     /// Not `application/json`, or with a content encoding.
-    UnsupportedMediaType,
+    UnsupportedMediaType => "unsupported_media_type", 415;
     /// The body did not arrive in time.
-    RequestTimeout,
+    RequestTimeout => "request_timeout", 408;
     /// The proxy has its configured number of calls in flight.
-    TooManyCalls,
+    TooManyCalls => "too_many_calls", 429;
 
     // -- the scheduler
     /// The scheduler does not accept the outer bearer token.
-    OuterTokenRefused,
+    OuterTokenRefused => "outer_token_refused", 401;
     /// The scheduler does not know this tenant, or the token does not cover it.
-    TenantRefused,
+    TenantRefused => "tenant_refused", 403;
     /// The scheduler's queue for this tenant is full.
-    RateLimitExceeded,
+    RateLimitExceeded => "rate_limit_exceeded", 429;
     /// The sealing keys were replaced while the request waited, more often than it was retried.
-    KeysReplaced,
+    KeysReplaced => "keys_replaced", 503;
     /// The request waited longer than its time to live.
-    QueueTimeout,
+    QueueTimeout => "queue_timeout", 504;
     /// No candidate could take the request.
-    EnclaveUnavailable,
+    EnclaveUnavailable => "enclave_unavailable", 503;
     /// The enclave refused the sealed request. It says no more to anyone outside.
-    EnclaveRefused,
+    EnclaveRefused => "enclave_refused", 502;
     /// The scheduler failed, or answered outside the protocol.
-    UpstreamFailed,
+    UpstreamFailed => "upstream_failed", 502;
 
     // -- reaching and trusting an enclave
     /// The endpoint does not accept connections, or TLS failed.
-    EndpointUnreachable,
+    EndpointUnreachable => "endpoint_unreachable", 503;
     /// The upstream did not answer, or went silent, for longer than configured.
-    UpstreamTimeout,
+    UpstreamTimeout => "upstream_timeout", 504;
     /// The evidence of every offered enclave was refused by this proxy's own policy.
-    AttestationRefused,
+    AttestationRefused => "attestation_refused", 503;
     /// The scheduler offers no usable key of this model.
-    NoEnclave,
+    NoEnclave => "no_enclave", 503;
     /// The member credential is missing, unreadable, expired or for something else.
-    CredentialUnusable,
+    CredentialUnusable => "credential_unusable", 401;
 
     // -- the answer
     /// The answer ended without its authenticated end.
-    AnswerTruncated,
+    AnswerTruncated => "answer_truncated", 502;
     /// The answer does not authenticate, or its receipt does not match.
-    AnswerNotAuthentic,
+    AnswerNotAuthentic => "answer_not_authentic", 502;
     /// The answer is over the buffering limit.
-    AnswerTooLarge,
+    AnswerTooLarge => "answer_too_large", 502;
     /// The enclave says, sealed, that the engine failed.
-    EngineFailed,
+    EngineFailed => "engine_failed", 502;
     /// The enclave says, sealed, that the engine took too long.
-    EngineTimeout,
+    EngineTimeout => "engine_timeout", 504;
     /// The enclave says, sealed, that the request has been preempted or the replica is stopping.
-    Interrupted,
-    /// The enclave says, sealed, that the engine has no room now.
-    EngineOverloaded,
+    Interrupted => "interrupted", 503;
     /// Something that should not happen in the proxy itself.
-    Internal,
+    Internal => "internal_error", 500;
 }
-
-/// All codes, for documentation and tests.
-pub const CODES: [Code; 31] = [
-    Code::InvalidApiKey,
-    Code::ForbiddenHost,
-    Code::InvalidRequest,
-    Code::UnsupportedParameter,
-    Code::ModelNotFound,
-    Code::NotFound,
-    Code::MethodNotAllowed,
-    Code::RequestTooLarge,
-    Code::UnsupportedMediaType,
-    Code::RequestTimeout,
-    Code::TooManyCalls,
-    Code::OuterTokenRefused,
-    Code::TenantRefused,
-    Code::RateLimitExceeded,
-    Code::KeysReplaced,
-    Code::QueueTimeout,
-    Code::EnclaveUnavailable,
-    Code::EnclaveRefused,
-    Code::UpstreamFailed,
-    Code::EndpointUnreachable,
-    Code::UpstreamTimeout,
-    Code::AttestationRefused,
-    Code::NoEnclave,
-    Code::CredentialUnusable,
-    Code::AnswerTruncated,
-    Code::AnswerNotAuthentic,
-    Code::AnswerTooLarge,
-    Code::EngineFailed,
-    Code::EngineTimeout,
-    Code::Interrupted,
-    Code::EngineOverloaded,
-];
 
 /// Rate-limit hints of a 429, from the scheduler's headers. They are unauthenticated, so they are only numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -146,74 +137,6 @@ pub struct Failure {
 // === impl Code ===
 
 impl Code {
-    /// The `code` of the error object.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::InvalidApiKey => "invalid_api_key",
-            Self::ForbiddenHost => "forbidden_host",
-            Self::InvalidRequest => "invalid_request",
-            Self::UnsupportedParameter => "unsupported_parameter",
-            Self::ModelNotFound => "model_not_found",
-            Self::NotFound => "not_found",
-            Self::MethodNotAllowed => "method_not_allowed",
-            Self::RequestTooLarge => "request_too_large",
-            Self::UnsupportedMediaType => "unsupported_media_type",
-            Self::RequestTimeout => "request_timeout",
-            Self::TooManyCalls => "too_many_calls",
-            Self::OuterTokenRefused => "outer_token_refused",
-            Self::TenantRefused => "tenant_refused",
-            Self::RateLimitExceeded => "rate_limit_exceeded",
-            Self::KeysReplaced => "keys_replaced",
-            Self::QueueTimeout => "queue_timeout",
-            Self::EnclaveUnavailable => "enclave_unavailable",
-            Self::EnclaveRefused => "enclave_refused",
-            Self::UpstreamFailed => "upstream_failed",
-            Self::EndpointUnreachable => "endpoint_unreachable",
-            Self::UpstreamTimeout => "upstream_timeout",
-            Self::AttestationRefused => "attestation_refused",
-            Self::NoEnclave => "no_enclave",
-            Self::CredentialUnusable => "credential_unusable",
-            Self::AnswerTruncated => "answer_truncated",
-            Self::AnswerNotAuthentic => "answer_not_authentic",
-            Self::AnswerTooLarge => "answer_too_large",
-            Self::EngineFailed => "engine_failed",
-            Self::EngineTimeout => "engine_timeout",
-            Self::Interrupted => "interrupted",
-            Self::EngineOverloaded => "engine_overloaded",
-            Self::Internal => "internal_error",
-        }
-    }
-
-    /// The HTTP status that OpenAI's clients expect for this kind of error.
-    pub fn status(self) -> u16 {
-        match self {
-            Self::InvalidApiKey | Self::OuterTokenRefused | Self::CredentialUnusable => 401,
-            Self::ForbiddenHost | Self::TenantRefused => 403,
-            Self::InvalidRequest | Self::UnsupportedParameter => 400,
-            Self::ModelNotFound | Self::NotFound => 404,
-            Self::MethodNotAllowed => 405,
-            Self::RequestTimeout => 408,
-            Self::RequestTooLarge => 413,
-            Self::UnsupportedMediaType => 415,
-            Self::RateLimitExceeded | Self::TooManyCalls => 429,
-            Self::Internal => 500,
-            Self::UpstreamFailed
-            | Self::EnclaveRefused
-            | Self::AnswerTruncated
-            | Self::AnswerNotAuthentic
-            | Self::AnswerTooLarge
-            | Self::EngineFailed => 502,
-            Self::KeysReplaced
-            | Self::EnclaveUnavailable
-            | Self::EndpointUnreachable
-            | Self::AttestationRefused
-            | Self::NoEnclave
-            | Self::Interrupted
-            | Self::EngineOverloaded => 503,
-            Self::QueueTimeout | Self::UpstreamTimeout | Self::EngineTimeout => 504,
-        }
-    }
-
     /// The `type` of the error object.
     pub fn kind(self) -> &'static str {
         match self.status() {
@@ -278,9 +201,9 @@ mod tests {
 
     #[test]
     fn codes_are_distinct_and_have_an_error_status() {
-        let names: HashSet<_> = CODES.iter().map(|code| code.as_str()).collect();
-        assert_eq!(names.len(), CODES.len());
-        for code in CODES {
+        let names: HashSet<_> = Code::ALL.iter().map(|code| code.as_str()).collect();
+        assert_eq!(names.len(), Code::ALL.len());
+        for code in Code::ALL {
             assert!((400..600).contains(&code.status()), "{code}");
         }
     }

@@ -5,6 +5,7 @@ use crate::failure::{Code, Failure};
 use crate::openai::Endpoint;
 use async_trait::async_trait;
 use bytes::Bytes;
+use cloister_session::inner::InnerRequest;
 use futures::StreamExt;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -86,7 +87,7 @@ impl Script {
             .lock()
             .unwrap()
             .iter()
-            .map(|call| call.body.to_vec())
+            .map(|call| call.inner.body.to_vec())
             .collect()
     }
 }
@@ -134,9 +135,12 @@ impl Ready for Script {
 }
 
 pub(crate) fn call() -> Call {
+    let body = Zeroizing::new(br#"{"model":"m"}"#.to_vec());
     Call {
-        endpoint: Endpoint::ChatCompletions,
         model: "m".into(),
-        body: Arc::new(Zeroizing::new(br#"{"model":"m"}"#.to_vec())),
+        inner: Arc::new(InnerRequest {
+            path: Endpoint::ChatCompletions,
+            body,
+        }),
     }
 }

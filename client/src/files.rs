@@ -1,8 +1,8 @@
 //! Small files of a tenant: keys, tokens, credentials.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
@@ -90,6 +90,19 @@ pub fn replace_secret(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
         let _ = std::fs::remove_file(&temporary);
         io(path)(source)
     })
+}
+
+/// Makes a directory, and those above it, that only its owner can enter. One that is there is left as it is.
+///
+/// # Errors
+///
+/// It cannot be made, or the name is taken by something else.
+pub fn create_private_dir(path: &Path) -> Result<(), FileError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(io(path))
 }
 
 fn read(path: &Path, limit: usize, secret: bool) -> Result<Zeroizing<Vec<u8>>, FileError> {

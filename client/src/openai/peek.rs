@@ -1,7 +1,7 @@
 //! Reads `model` and `stream` out of a request, and nothing else: what is sealed is the client's own bytes.
 
 use crate::failure::{Code, Failure};
-use crate::openai::Endpoint;
+use crate::openai::{Endpoint, streams};
 use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use std::fmt;
 
@@ -46,7 +46,7 @@ pub fn peek(endpoint: Endpoint, body: &[u8]) -> Result<Peeked, Failure> {
         return Err(Failure::new(Code::InvalidRequest, "the model name is empty or too long").with_param("model"));
     }
     let stream = fields.stream.unwrap_or(false);
-    if stream && !endpoint.streams() {
+    if stream && !streams(endpoint) {
         return Err(Failure::new(Code::InvalidRequest, "this endpoint does not stream").with_param("stream"));
     }
     Ok(Peeked { model, stream })

@@ -1,6 +1,6 @@
 //! One function per route.
 
-use super::metrics::Observed;
+use super::metrics::{Observed, Outcome};
 use super::stream::{self, Relay};
 use super::{BODY_TIMEOUT, MAX_BODY_BYTES, QUEUED_COMMENT_EVERY, Shared, unknown_model};
 use crate::backend::Call;
@@ -10,6 +10,7 @@ use crate::retry::{self, Complete};
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
+use cloister_session::inner::InnerRequest;
 use futures::FutureExt;
 use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http_body_util::BodyExt;
@@ -106,10 +107,10 @@ async fn admitted(
         .map_err(|_| Failure::new(Code::RequestTimeout, "the body did not arrive within 60 s"))??;
     let peeked = peek(endpoint, &body)?;
     unknown_model(shared.surface.models.contains(&peeked.model))?;
+    let inner = Arc::new(InnerRequest { path: endpoint, body });
     let call = Call {
-        endpoint,
         model: peeked.model,
-        body: Arc::new(body),
+        inner,
     };
     Ok((call, peeked.stream, permit))
 }
@@ -183,7 +184,7 @@ async fn streamed(
     permit: tokio::sync::OwnedSemaphorePermit,
 ) -> Response {
     let (backend, policy) = (shared.surface.backend.clone(), shared.surface.retry);
-    let endpoint = call.endpoint;
+    let endpoint = call.inner.path;
     let mut head = async move { retry::head(&*backend, &policy, &call).await }.boxed();
     match tokio::time::timeout(QUEUED_COMMENT_EVERY, &mut head).await {
         Err(_) => event_stream(Relay::waiting(endpoint, head, observed, permit)),
@@ -222,7 +223,7 @@ fn whole_response(complete: Complete, observed: &mut Observed) -> Response {
         return refuse(&outside_protocol(), observed);
     };
     observed.head();
-    observed.outcome(stream::outcome(complete.status));
+    observed.outcome(Outcome::of_status(complete.status));
     let mut response = Response::new(Body::from(complete.body));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, content_type);
@@ -237,7 +238,7 @@ fn outside_protocol() -> Failure {
 }
 
 fn refuse(failure: &Failure, observed: &mut Observed) -> Response {
-    observed.outcome(failure.code.as_str());
+    observed.outcome(Outcome::Failed(failure.code));
     tracing::info!(code = failure.code.as_str(), "call failed");
     error_response(failure)
 }

@@ -1,6 +1,6 @@
 //! The body of a streamed answer.
 
-use super::metrics::Observed;
+use super::metrics::{Observed, Outcome};
 use crate::backend::{Answer, Piece};
 use crate::failure::Failure;
 use crate::openai::{DoneGate, Endpoint, error_event};
@@ -129,7 +129,7 @@ impl Relay {
     async fn collect(&mut self, answer: Answer) -> Bytes {
         match retry::collect(answer).await {
             Ok(Complete { status, body, .. }) => {
-                self.observed.outcome(outcome(status));
+                self.observed.outcome(Outcome::of_status(status));
                 let one_line: Vec<u8> = body
                     .iter()
                     .map(|byte| if *byte == b'\n' { b' ' } else { *byte })
@@ -144,7 +144,7 @@ impl Relay {
         let passed = match pieces.next().await {
             Some(Ok(Piece::Data(data))) => gate.push(&data),
             Some(Ok(Piece::End)) => {
-                self.observed.outcome("ok");
+                self.observed.outcome(Outcome::Answered);
                 return gate.release();
             }
             Some(Err(failure)) => Err(failure),
@@ -169,7 +169,7 @@ impl Relay {
     }
 
     fn error(&mut self, failure: &Failure) -> Bytes {
-        self.observed.outcome(failure.code.as_str());
+        self.observed.outcome(Outcome::Failed(failure.code));
         tracing::info!(code = failure.code.as_str(), "stream failed");
         error_event(self.endpoint, failure)
     }
@@ -190,13 +190,4 @@ pub(super) fn is_event_stream(answer: &Answer) -> bool {
 /// The media type without parameters.
 pub(super) fn media_type(content_type: &str) -> &str {
     content_type.split(';').next().unwrap_or_default().trim()
-}
-
-/// Outcome of an answer that the enclave gave, for metrics.
-pub(super) fn outcome(status: u16) -> &'static str {
-    match status {
-        200..=299 => "ok",
-        400..=499 => "enclave_4xx",
-        _ => "enclave_5xx",
-    }
 }

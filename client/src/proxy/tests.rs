@@ -93,8 +93,8 @@ async fn a_whole_answer_passes_and_the_body_is_the_clients_own() {
 async fn every_endpoint_reaches_the_backend() {
     for endpoint in crate::openai::Endpoint::ALL {
         let script = Arc::new(Script::new([Step::answer("{}")]));
-        let response = send(&script, post_to(endpoint.path(), r#"{"model":"m"}"#)).await;
-        assert_eq!(response.status(), StatusCode::OK, "{endpoint}");
+        let response = send(&script, post_to(endpoint.as_str(), r#"{"model":"m"}"#)).await;
+        assert_eq!(response.status(), StatusCode::OK, "{endpoint:?}");
         assert_eq!(script.attempts(), 1);
     }
 }
