@@ -1,6 +1,9 @@
 //! The configuration files of a deployment. All are written anew at each start; keys and identities are not.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use serde_json::{Value, json};
 
@@ -8,7 +11,6 @@ use super::{ports::Ports, state::State};
 use crate::{
     error::{Context, Result, bail},
     process,
-    workspace::root,
 };
 
 /// Name under which the model is served.
@@ -19,19 +21,26 @@ pub(super) const CLUSTER_ID: &str = "local";
 /// The text SIMULATED and zeros, 32 bytes.
 const SIMULATED_HOST_DATA: &str = "53494d554c415445440000000000000000000000000000000000000000000000";
 
-/// Longest time that one tenant is served while another waits; long enough for an answer of the small model on a CPU.
-const QUANTUM_MILLIS: u64 = 20_000;
-/// What a switch of tenants is expected to take.
-const SWITCH_COST_MILLIS: u64 = 500;
-/// How long a running answer may go on after its tenant's time is over.
+/// Longest time that one tenant's requests are admitted while another waits.
+const QUANTUM_MILLIS: u64 = 4_000;
+/// Time for a request to arrive whole; below the quantum, so that a slow upload cannot outlive its lease.
+const UPLOAD_TIMEOUT_MILLIS: u64 = 2_000;
+/// How long an unused lease is kept while another tenant waits.
+const SWITCH_COST_MILLIS: u64 = 200;
+/// How long a running answer may go on after its tenant's time is over: no answer of the small model takes that long.
 const DRAIN_CAP_MILLIS: u64 = 60_000;
+/// Four sequences with 2,048 tokens of context each.
+const LLAMA_CPP_ARGUMENTS: [&str; 4] = ["--parallel", "4", "--context", "8192"];
+/// Where the enclave looks for the engine's program, whatever the caller's `PATH` is.
+const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The program that answers requests in the enclave.
 #[derive(Clone, Debug)]
 pub(super) struct Engine {
     kind: &'static str,
-    program: PathBuf,
-    arguments: Vec<String>,
+    /// Without it, the engine's own default.
+    program: Option<String>,
+    arguments: &'static [&'static str],
     /// What is measured as the engine's image.
     image: PathBuf,
     model: PathBuf,
@@ -86,8 +95,9 @@ pub(super) fn enclave(port: u16, state: &State, runtime: &Path, engine: &Engine,
             "image": engine.image,
         },
         "tee": { "simulated": { "dir": state.join("tee") } },
-        "lease": { "drainCapMillis": DRAIN_CAP_MILLIS },
-        "padding": { "recordSize": if padding { 512 } else { 0 } },
+        "lease": { "drainCapMillis": DRAIN_CAP_MILLIS, "uploadTimeoutMillis": UPLOAD_TIMEOUT_MILLIS },
+        // Without a key the enclave pads as it does by default.
+        "padding": if padding { json!({}) } else { json!({ "recordSize": 0 }) },
         "runtimeDir": runtime,
     })
 }
@@ -162,25 +172,12 @@ impl Engine {
     /// # Errors
     ///
     /// The Python interpreter is not found.
-    pub(super) fn llama_cpp(wheel: &Path, model: PathBuf) -> Result<Self> {
-        let python =
-            process::output(std::process::Command::new("python3").args(["-c", "import sys; print(sys.executable)"]))?;
-        let launcher = root().join("enclave/engine/launchers/llamacpp.py");
-        if !launcher.is_file() {
-            bail!("{} is missing", launcher.display());
-        }
+    pub(super) fn llama_cpp(wheel: PathBuf, model: PathBuf) -> Result<Self> {
         Ok(Self {
             kind: "llamacpp",
-            program: PathBuf::from(python.trim_end()),
-            arguments: vec![
-                "-I".to_owned(),
-                launcher.display().to_string(),
-                "--wheel".to_owned(),
-                wheel.display().to_string(),
-                "--model".to_owned(),
-                model.display().to_string(),
-            ],
-            image: wheel.to_owned(),
+            program: interpreter()?,
+            arguments: &LLAMA_CPP_ARGUMENTS,
+            image: wheel,
             model,
         })
     }
@@ -189,12 +186,25 @@ impl Engine {
     pub(super) fn simulator(program: PathBuf, model: PathBuf) -> Self {
         Self {
             kind: "simulator",
-            image: program.clone(),
-            program,
-            arguments: Vec::new(),
+            program: None,
+            arguments: &[],
+            image: program,
             model,
         }
     }
+}
+
+/// The Python interpreter for the engine: the system's own, which every user can run, or else the caller's.
+fn interpreter() -> Result<Option<String>> {
+    let mut system = Command::new("python3");
+    system
+        .args(["-c", "import sys; sys.exit(sys.version_info < (3, 10))"])
+        .env("PATH", SYSTEM_PATH);
+    if process::succeeds(&mut system) {
+        return Ok(None);
+    }
+    let own = process::output(Command::new("python3").args(["-c", "import sys; print(sys.executable)"]))?;
+    Ok(Some(own.trim_end().to_owned()))
 }
 
 // === impl Measurement ===

@@ -235,7 +235,7 @@ impl Parts {
 fn set_up(options: &Options, ports: &Ports, parts: Parts, state: &State) -> Result<(Tenants, Vec<Planned>)> {
     let programs = &parts.programs;
     let engine = match parts.engine {
-        EngineFiles::LlamaCpp { wheel, model } => Engine::llama_cpp(&wheel, model)?,
+        EngineFiles::LlamaCpp { wheel, model } => Engine::llama_cpp(wheel, model)?,
         EngineFiles::Simulator => {
             let model = state.write(
                 "simulated-model",
