@@ -1,1 +1,19 @@
-//! In the TEE: attester, session termination, lease enforcement, engine client.
+//! In the TEE: session termination, lease enforcement, and the engine that belongs to it.
+//!
+//! The walk of a request: [`data`] takes M1 and opens it under a permit of [`leases`]; the allow-list of
+//! `cloister-enclave-openai` writes it anew; the answer is sealed while the engine speaks; [`control`] is all that a
+//! scheduler can say.
+
+mod answer;
+mod clock;
+mod load;
+mod rate;
+
+pub mod boot;
+pub mod cli;
+pub mod config;
+pub mod control;
+pub mod data;
+pub mod enclave;
+pub mod leases;
+pub mod measure;

@@ -1,0 +1,254 @@
+//! From configuration to a running enclave.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::{Router, routing::post};
+use cloister_attestation::{BootId, Measurement, Workload, WorkloadError};
+use cloister_enclave_attester::{AttesterError, SimulatedTee};
+use cloister_enclave_engine::{
+    Engine, EngineUser, LLAMACPP_LAUNCHER, OwnedEngine, OwnedEngineConfig, StartError, engine_image_digest,
+};
+use cloister_enclave_lease::{Limits, Millis};
+use cloister_enclave_openai::FilterOptions;
+use cloister_proto::{enclave_control_server::EnclaveControlServer, enclave_keys_server::EnclaveKeysServer};
+use cloister_transport::{ClientAuth, ServeLimits, TlsError, serve, server_config};
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    clock::Clock,
+    config::{Config, EngineKind},
+    control::Control,
+    data,
+    enclave::{AssembleError, Enclave, Parts},
+    leases::{Leases, random},
+    measure::{self, MeasureError},
+};
+
+/// Path of the data plane.
+pub const REQUESTS_PATH: &str = "/cloister/v1/requests";
+/// Scrubs that may fail in a row, each after a restart, before the replica is given up.
+const MAX_SCRUB_FAILURES: u32 = 3;
+/// Longest wait for requests under way when the enclave is told to stop.
+const STOP_DEADLINE: Duration = Duration::from_secs(2);
+
+/// An enclave that does not come up.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    /// Program, model or engine cannot be hashed.
+    #[error(transparent)]
+    Measure(#[from] MeasureError),
+    /// The engine's image cannot be hashed.
+    #[error("cannot hash the engine's image {path}: {source}")]
+    Image {
+        /// Its path.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The workload is outside its bounds.
+    #[error(transparent)]
+    Workload(#[from] WorkloadError),
+    /// No TEE.
+    #[error(transparent)]
+    Attester(#[from] AttesterError),
+    /// The engine cannot be owned.
+    #[error(transparent)]
+    Engine(#[from] StartError),
+    /// No identity.
+    #[error(transparent)]
+    Assemble(#[from] AssembleError),
+    /// No TLS.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// No socket.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// What the enclave would be fixed to, and the digests that a policy has to name.
+pub struct Measured {
+    /// The workload.
+    pub workload: Workload,
+    /// Launch measurement.
+    pub measurement: Measurement,
+}
+
+/// Hashes everything, starts nothing.
+///
+/// # Errors
+/// [`BootError`].
+pub fn measure(config: &Config) -> Result<Measured, BootError> {
+    let engine = engine_config(config);
+    let image = &config.engine.image;
+    let launcher = (config.engine.kind == EngineKind::LlamaCpp).then_some(LLAMACPP_LAUNCHER);
+    let engine_image = engine_image_digest(image, launcher).map_err(|source| BootError::Image {
+        path: image.clone(),
+        source,
+    })?;
+    let workload = Workload {
+        enclave_version: env!("CARGO_PKG_VERSION").to_owned(),
+        engine_kind: config.engine.kind.as_str().to_owned(),
+        engine_image,
+        engine_args: engine.measured_arguments(),
+        engine_env: engine.measured_environment(),
+        model: measure::model(&config.model.path)?.digest(),
+        served_model_name: config.model.name.clone(),
+        scrub_method: engine.isolation.as_str().to_owned(),
+        switch_isolation: config.switch_isolation,
+    };
+    // What cannot be read back is outside its bounds, and no client would take it.
+    Workload::from_cbor(&workload.to_cbor())?;
+    Ok(Measured {
+        workload,
+        measurement: Measurement::from_bytes(measure::program()?),
+    })
+}
+
+fn engine_config(config: &Config) -> OwnedEngineConfig {
+    let (engine, runtime) = (&config.engine, config.runtime_dir.clone());
+    let (args, model) = (engine.args.clone(), config.model.path.clone());
+    let mut owned = match engine.kind {
+        EngineKind::LlamaCpp => OwnedEngineConfig::llamacpp(engine.image.clone(), model, runtime, args),
+        EngineKind::Simulator => OwnedEngineConfig::simulator(engine.image.clone(), runtime, args),
+        EngineKind::Vllm => OwnedEngineConfig::vllm("vllm".to_owned(), model, runtime, args),
+    };
+    if let Some(program) = engine.program.as_ref().filter(|_| engine.kind != EngineKind::Simulator) {
+        owned.program.clone_from(program);
+    }
+    if engine.kind == EngineKind::Simulator {
+        owned
+            .arguments
+            .extend(["--model".to_owned(), config.model.name.clone()]);
+    }
+    owned.operator_environment.clone_from(&engine.env);
+    owned.user = EngineUser {
+        uid: engine.uid,
+        gid: engine.uid,
+    };
+    owned.isolation = config.switch_isolation;
+    owned.timeouts.first_byte = Duration::from_millis(engine.first_byte_timeout_millis);
+    owned.timeouts.idle = Duration::from_millis(engine.idle_timeout_millis);
+    owned
+}
+
+/// An enclave with its engine, not yet serving.
+pub struct Booted {
+    enclave: Arc<Enclave>,
+    engine: Arc<dyn Engine>,
+}
+
+/// Measures, makes the identity, prepares the engine. The workload is fixed from here on.
+///
+/// # Errors
+/// [`BootError`].
+pub fn boot(config: &Config) -> Result<Booted, BootError> {
+    let Measured { workload, measurement } = measure(config)?;
+    let attester = SimulatedTee::open(&config.tee.simulated.dir, *measurement.as_bytes())?;
+    tracing::warn!("the TEE is SIMULATED: it protects nothing");
+    let engine: Arc<dyn Engine> = Arc::new(OwnedEngine::new(engine_config(config))?);
+    Ok(Booted {
+        enclave: assemble(config, workload, Box::new(attester), Arc::clone(&engine))?,
+        engine,
+    })
+}
+
+fn assemble(
+    config: &Config,
+    workload: Workload,
+    attester: Box<dyn cloister_enclave_attester::Attester>,
+    engine: Arc<dyn Engine>,
+) -> Result<Arc<Enclave>, AssembleError> {
+    let clock = Clock::start();
+    let boot_id = BootId::from_bytes(random());
+    let lease = config.lease;
+    let limits = Limits {
+        drain_cap: Millis(lease.drain_cap_millis),
+        max_hold: Millis(lease.max_hold_millis),
+        idle_hold: Millis(lease.idle_hold_millis),
+        max_in_flight: lease.max_in_flight,
+        max_scrub_failures: MAX_SCRUB_FAILURES,
+    };
+    Enclave::assemble(Parts {
+        clock,
+        workload,
+        attester,
+        leases: Leases::new(boot_id, limits, clock),
+        boot_id,
+        engine,
+        padding: config.padding.profile(),
+        filter: FilterOptions {
+            expose_cached_tokens: config.expose_cached_tokens,
+        },
+        cluster_id: config.cluster_id.clone(),
+        upload_timeout: Duration::from_millis(lease.upload_timeout_millis),
+    })
+}
+
+impl Booted {
+    /// The enclave.
+    #[must_use]
+    pub fn enclave(&self) -> &Arc<Enclave> {
+        &self.enclave
+    }
+
+    /// Serves data and control plane and drives lease, engine and key windows, until `stop` is cancelled; then stops the
+    /// engine.
+    ///
+    /// # Errors
+    /// [`BootError`].
+    pub async fn run(self, config: &Config, stop: CancellationToken) -> Result<(), BootError> {
+        let tls = server_config(&config.tls, ClientAuth::Required)?;
+        let listener = TcpListener::bind(config.listen)
+            .await
+            .map_err(|source| BootError::Listen {
+                address: config.listen,
+                source,
+            })?;
+        let tasks = TaskTracker::new();
+        let inner = CancellationToken::new();
+        let _stop_tasks = inner.clone().drop_guard();
+        tasks.spawn(Arc::clone(&self.enclave.leases).drive(Arc::clone(&self.engine), inner.clone()));
+        tasks.spawn(Arc::clone(&self.enclave).erase_windows(inner.clone()));
+        tasks.close();
+        let limits = ServeLimits {
+            drain_deadline: STOP_DEADLINE,
+            ..ServeLimits::default()
+        };
+        serve(listener, tls, router(&self.enclave), limits, stop.cancelled_owned()).await;
+        inner.cancel();
+        tasks.wait().await;
+        self.engine.stop().await;
+        Ok(())
+    }
+}
+
+/// Data and control plane on one port.
+#[must_use]
+pub fn router(enclave: &Arc<Enclave>) -> Router {
+    let control = Control::new(Arc::clone(enclave));
+    let mut grpc = tonic::service::Routes::new(EnclaveControlServer::new(control.clone()));
+    grpc = grpc.add_service(EnclaveKeysServer::new(control));
+    Router::new()
+        .route(REQUESTS_PATH, post(data::handle))
+        .with_state(Arc::clone(enclave))
+        .merge(grpc.into_axum_router())
+}
+
+/// Root hash of the simulated TEE that the configuration names.
+///
+/// # Errors
+/// [`AttesterError`].
+pub fn simulated_root(dir: &Path) -> Result<cloister_attestation::Sha256Digest, AttesterError> {
+    SimulatedTee::root_hash(dir)
+}

@@ -1,0 +1,163 @@
+//! Command line of `cloister-enclave`.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use cloister_enclave_attester::SimulatedTee;
+use cloister_telemetry::LogFormat;
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    boot::{boot, measure, simulated_root},
+    config::Config,
+};
+
+/// The part of Cloister that runs inside the TEE: it ends sealed sessions, enforces leases and owns its engine.
+///
+/// Exit codes: 0 stopped on request; 1 something failed, named on standard error; 2 wrong arguments.
+#[derive(Parser)]
+#[command(name = "cloister-enclave", version, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: Serve,
+}
+
+#[derive(Args)]
+struct Serve {
+    /// Configuration file (YAML).
+    #[arg(long, env = "CLOISTER_CONFIG")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    log: Log,
+}
+
+#[derive(Args)]
+struct Log {
+    /// Format of the log on standard error.
+    #[arg(long, env = "CLOISTER_LOG_FORMAT", value_enum, default_value_t = Format::Text)]
+    log_format: Format,
+    /// What is logged, as tracing's filter directives.
+    #[arg(long, env = "CLOISTER_LOG")]
+    log: Option<String>,
+    /// OTLP endpoint (gRPC) for traces and metrics; none without.
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
+    otlp_endpoint: Option<String>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Prints, as JSON, the digests that a client's policy has to name for this configuration. Starts nothing.
+    Measure {
+        /// Configuration file (YAML).
+        #[arg(long, env = "CLOISTER_CONFIG")]
+        config: PathBuf,
+    },
+    /// The SIMULATED TEE of machines without a real one. It protects nothing.
+    SimulatedTee {
+        #[command(subcommand)]
+        command: SimulatedTeeCommand,
+    },
+}
+
+#[derive(Subcommand)]
+enum SimulatedTeeCommand {
+    /// Makes its keys and certificates, once, and prints the SHA-256 of its root.
+    Init {
+        /// Folder for them; made with mode 0700.
+        #[arg(long)]
+        dir: PathBuf,
+    },
+}
+
+/// Runs the command line.
+pub async fn run(cli: Cli) -> ExitCode {
+    let outcome = match cli.command {
+        None => serve(cli.serve).await,
+        Some(Command::Measure { config }) => print_measurement(&config),
+        Some(Command::SimulatedTee {
+            command: SimulatedTeeCommand::Init { dir },
+        }) => init_simulated(&dir),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cloister-enclave: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+async fn serve(arguments: Serve) -> Result<(), Failure> {
+    let path = arguments.config.ok_or("--config FILE is missing; see --help")?;
+    let options = cloister_telemetry::Options {
+        log_format: match arguments.log.log_format {
+            Format::Text => LogFormat::Text,
+            Format::Json => LogFormat::Json,
+        },
+        log_filter: arguments.log.log,
+        otlp_endpoint: arguments.log.otlp_endpoint,
+    };
+    let telemetry = cloister_telemetry::init("cloister-enclave", &options)?;
+    forbid_core_dumps();
+    let config = Config::read(&path)?;
+    let stop = CancellationToken::new();
+    let on_signal = stop.clone();
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        on_signal.cancel();
+    });
+    // Hashing the model takes a while; the runtime has nothing else to do yet.
+    let booted = boot(&config)?;
+    tracing::info!(address = %config.listen, tee = booted.enclave().facts.tee.label(), "serving");
+    booted.run(&config, stop).await?;
+    telemetry.shutdown().await?;
+    Ok(())
+}
+
+/// A dump of this process would hold keys and prompts.
+fn forbid_core_dumps() {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    if setrlimit(Resource::Core, none).is_err() || set_dumpable_behavior(DumpableBehavior::NotDumpable).is_err() {
+        tracing::warn!("core dumps could not be switched off");
+    }
+}
+
+fn print_measurement(config: &std::path::Path) -> Result<(), Failure> {
+    let config = Config::read(config)?;
+    let measured = measure(&config)?;
+    let report = json!({
+        "measurement": measured.measurement.to_string(),
+        "workloadDigest": measured.workload.digest().to_string(),
+        "modelDigest": measured.workload.model.to_string(),
+        "engineImage": measured.workload.engine_image.to_string(),
+        "simulatedRoot": simulated_root(&config.tee.simulated.dir)?.to_string(),
+    });
+    println!("{report:#}");
+    Ok(())
+}
+
+fn init_simulated(dir: &std::path::Path) -> Result<(), Failure> {
+    SimulatedTee::install(dir)?;
+    println!("{}", simulated_root(dir)?);
+    Ok(())
+}

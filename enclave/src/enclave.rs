@@ -1,0 +1,195 @@
+//! What the parts of the enclave share.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use cloister_attestation::{
+    BootId, Evidence, UnixTime, Workload,
+    binding::{devices_digest, report_data},
+    enclave_id,
+};
+use cloister_enclave_attester::{Attester, AttesterError};
+use cloister_enclave_engine::Engine;
+use cloister_enclave_openai::FilterOptions;
+use cloister_session::{
+    TenantRef,
+    credential::SaltScope,
+    enclave::OpenedRequest,
+    key_config::{PaddingProfile, SignedKeyConfig},
+    signing::{KeyError, SigningKey},
+    window::{EnclaveFacts, WindowError, WindowKeys},
+};
+use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
+
+use crate::{
+    clock::Clock,
+    leases::{Leases, random},
+};
+
+/// One enclave process: identity, keys, lease, engine.
+pub struct Enclave {
+    /// Its own time.
+    pub clock: Clock,
+    /// What every key and receipt says of it.
+    pub facts: EnclaveFacts,
+    /// The lease of its one replica.
+    pub leases: Arc<Leases>,
+    /// The engine that it owns.
+    pub engine: Arc<dyn Engine>,
+    /// What of the engine's answers goes out.
+    pub filter: FilterOptions,
+    /// Cluster for which credentials have to be made.
+    pub cluster_id: String,
+    /// A request has to be whole within this time after it was admitted.
+    pub upload_timeout: Duration,
+    pub(crate) identity: SigningKey,
+    workload: Workload,
+    attester: Box<dyn Attester>,
+    keys: Mutex<WindowKeys>,
+    /// Root of the engine's cache salts: dies with the process.
+    boot_secret: Zeroizing<[u8; 32]>,
+}
+
+/// Everything that an enclave is made of.
+pub struct Parts {
+    /// Its time.
+    pub clock: Clock,
+    /// What it is fixed to.
+    pub workload: Workload,
+    /// Where its evidence comes from.
+    pub attester: Box<dyn Attester>,
+    /// The lease.
+    pub leases: Arc<Leases>,
+    /// The boot that the lease counts epochs of.
+    pub boot_id: BootId,
+    /// The engine.
+    pub engine: Arc<dyn Engine>,
+    /// How answers are padded.
+    pub padding: PaddingProfile,
+    /// What of the engine's answers goes out.
+    pub filter: FilterOptions,
+    /// Cluster for which credentials have to be made.
+    pub cluster_id: String,
+    /// A request has to be whole within this time after it was admitted.
+    pub upload_timeout: Duration,
+}
+
+/// An enclave that cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum AssembleError {
+    /// No identity key.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// No key window.
+    #[error(transparent)]
+    Window(#[from] WindowError),
+}
+
+impl Enclave {
+    /// Makes the identity, which never leaves, and the first key window. The workload is fixed by now.
+    ///
+    /// # Errors
+    /// [`AssembleError`].
+    pub fn assemble(parts: Parts) -> Result<Arc<Self>, AssembleError> {
+        let identity = SigningKey::generate()?;
+        let workload_digest = parts.workload.digest();
+        let facts = EnclaveFacts {
+            tee: parts.attester.tee(),
+            enclave_id: enclave_id(&identity.public(), &parts.boot_id, &workload_digest),
+            boot_id: parts.boot_id,
+            model: parts.workload.model,
+            served_model_name: parts.workload.served_model_name.clone(),
+            workload: workload_digest,
+            switch_isolation: parts.workload.switch_isolation,
+            padding: parts.padding,
+        };
+        let phase = u64::from_be_bytes(random());
+        let keys = WindowKeys::new(facts.clone(), phase, parts.clock.now())?;
+        Ok(Arc::new(Self {
+            clock: parts.clock,
+            facts,
+            leases: parts.leases,
+            engine: parts.engine,
+            filter: parts.filter,
+            cluster_id: parts.cluster_id,
+            upload_timeout: parts.upload_timeout,
+            identity,
+            workload: parts.workload,
+            attester: parts.attester,
+            keys: Mutex::new(keys),
+            boot_secret: Zeroizing::new(random()),
+        }))
+    }
+
+    /// How answers are padded.
+    #[must_use]
+    pub const fn padding(&self) -> PaddingProfile {
+        self.facts.padding
+    }
+
+    /// The tenant's signed keys.
+    ///
+    /// # Errors
+    /// [`WindowError`].
+    pub fn key_configs(&self, tenant: &TenantRef) -> Result<Vec<SignedKeyConfig>, WindowError> {
+        self.keys().key_configs(tenant, &self.identity, self.clock.now())
+    }
+
+    /// Fresh evidence over a client's nonce. Blocks for milliseconds.
+    ///
+    /// # Errors
+    /// [`AttesterError`].
+    pub fn evidence(&self, nonce: [u8; 32]) -> Result<Evidence, AttesterError> {
+        let bound = report_data(&nonce, &self.facts.enclave_id, &devices_digest(&[]));
+        Ok(Evidence {
+            identity_key: self.identity.public(),
+            boot_id: self.facts.boot_id,
+            workload: self.workload.clone(),
+            nonce,
+            cpu: self.attester.evidence(&bound)?,
+        })
+    }
+
+    /// The key windows, advanced to now.
+    pub(crate) fn keys(&self) -> MutexGuard<'_, WindowKeys> {
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = keys.advance(self.clock.now()) {
+            tracing::error!(%error, "no new key window");
+        }
+        keys
+    }
+
+    /// Erases key windows when they are over, whether or not anything is asked. Returns when `stop` is cancelled.
+    pub async fn erase_windows(self: Arc<Self>, stop: CancellationToken) {
+        loop {
+            let due = self.keys().next_erasure().unwrap_or(UnixTime(0));
+            // Never longer than a minute, so that a clock that stood still is noticed.
+            let wait = due.since(self.clock.now()).clamp(1, 60);
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_secs(wait)) => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    /// The engine's cache salt of a request: from the boot's secret, tenant, epoch and salt scope, each with its length, so
+    /// that no two scopes ever share one.
+    pub(crate) fn cache_salt(&self, request: &OpenedRequest, epoch: u64) -> Zeroizing<String> {
+        let member = match request.salt_scope() {
+            SaltScope::Member => request.member().spki_der().to_vec(),
+            SaltScope::Tenant => Vec::new(),
+        };
+        let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, self.boot_secret.as_slice());
+        let mut context = aws_lc_rs::hmac::Context::with_key(&key);
+        let (tenant, epoch) = (request.tenant(), epoch.to_be_bytes());
+        let parts: [&[u8]; 4] = [b"cloister/v1 cache-salt", tenant.as_bytes(), &epoch, &member];
+        for part in parts {
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part);
+        }
+        Zeroizing::new(hex::encode(context.sign().as_ref()))
+    }
+}
