@@ -5,7 +5,7 @@
 //! - Other crates' events are capped at `warn` whatever the filter says: below it HTTP libraries log headers and bodies.
 //! - A panic is logged as a place in the source, never with its message, which may quote what was being worked on. (A
 //!   `tokio::task::JoinError` carries that message too: never log one.)
-//! - A metric's labels are variants of enums whose values are constants; a string cannot become one ([`labels`]).
+//! - A metric's labels are variants of enums whose values are constants; a string cannot become one ([`mod@labels`]).
 //!
 //! The project's own events are held to the same by review: no content, no tenants, no ids of requests.
 
@@ -64,11 +64,11 @@ pub enum Error {
     /// The filter does not parse.
     #[error("the log filter does not parse: {0}; write it as `info,cloister_scheduler=debug`")]
     Filter(#[from] tracing_subscriber::filter::ParseError),
-    /// The collector's address is not `http://host:port`.
+    /// The collector's address is not `http://host:port`. Not quoted: such addresses tend to hold passwords.
     #[error(
-        "the collector's address {0:?} is not of the form http://host:port; export to a collector on this host, which can add TLS"
+        "the collector's address, from the options or {OTLP_ENDPOINT_VARIABLE}, is not of the form http://host:port; export to a collector on this host, which can add TLS"
     )]
-    Endpoint(String),
+    Endpoint,
     /// Exporting needs a runtime.
     #[error("telemetry that exports must start inside a tokio runtime; call `init` from async code")]
     NoRuntime,
@@ -83,7 +83,8 @@ pub enum Error {
     AlreadySet,
 }
 
-/// Exports what is left when it goes. Keep it in `main` until the end.
+/// Exports what is left when it goes, for which it blocks some seconds at most. Keep it in `main` until the end, and
+/// prefer [`Guard::shutdown`]: on a runtime of one thread, dropping it waits for an export that cannot go on.
 #[must_use = "telemetry ends when the guard is dropped"]
 #[derive(Debug)]
 pub struct Guard {
@@ -174,3 +175,6 @@ where
         LogFormat::Json => layer.json().flatten_event(true).with_ansi(false).boxed(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -24,7 +24,7 @@ pub(crate) fn endpoint(option: Option<&str>) -> Result<Option<String>, Error> {
     let host = endpoint.strip_prefix("http://").map(|rest| rest.trim_end_matches('/'));
     match host {
         Some(host) if !host.is_empty() && !host.contains(['/', '@', '?', '#']) => Ok(Some(endpoint.to_owned())),
-        _ => Err(Error::Endpoint(endpoint.to_owned())),
+        _ => Err(Error::Endpoint),
     }
 }
 
