@@ -291,6 +291,7 @@ impl LeaseMachine {
     ///
     /// # Errors
     /// [`Revoked`] if the epoch is over or its permits were revoked, and for a permit that was never identified.
+    #[expect(clippy::needless_pass_by_value, reason = "consumed: it may not be used again")]
     pub fn begin_call(&mut self, permit: Permit) -> Result<Call, Revoked> {
         let held = match &mut self.inner {
             Inner::Held(held) => Some(held),
