@@ -56,10 +56,22 @@ impl ChunkCipher {
             plaintext.zeroize();
             return Err(CryptoError);
         }
+        self.seal_any(plaintext, last, out)
+    }
+
+    /// As [`seal`](Self::seal) for any length, which the tests need to make chunks that have to be refused.
+    pub(crate) fn seal_any(&mut self, plaintext: &mut [u8], last: bool, out: &mut Vec<u8>) -> Result<(), CryptoError> {
         let nonce = self.next_nonce()?;
         let aad = Aad::from(if last { FINAL } else { &[] });
         let tag = self.key.seal_in_place_separate_tag(nonce, aad, plaintext)?;
-        varint::write(if last { 0 } else { plaintext.len() + TAG_LEN }, out);
+        varint::write(
+            if last {
+                0
+            } else {
+                plaintext.len().saturating_add(TAG_LEN)
+            },
+            out,
+        );
         out.extend_from_slice(plaintext);
         out.extend_from_slice(tag.as_ref());
         Ok(())
@@ -95,6 +107,8 @@ impl Frame {
 #[derive(Default)]
 pub(crate) struct Deframer {
     buffer: Vec<u8>,
+    /// How much of the buffer was handed out; dropped with the next read, so that many chunks in one read cost one move.
+    taken: usize,
     in_final: bool,
 }
 
@@ -108,12 +122,29 @@ impl Deframer {
     /// # Errors
     /// [`Malformed`] when the final chunk, which has no length of its own, grows beyond [`MAX_CHUNK`].
     pub(crate) fn push(&mut self, bytes: &[u8]) -> Result<(), Malformed> {
+        self.drop_taken();
         self.buffer.extend_from_slice(bytes);
-        if self.in_final && self.buffer.len() > MAX_CIPHERTEXT + 1 {
+        self.check_final()
+    }
+
+    /// The final chunk has begun: no other follows.
+    pub(crate) const fn in_final(&self) -> bool {
+        self.in_final
+    }
+
+    fn check_final(&self) -> Result<(), Malformed> {
+        // The final chunk's varint is one byte.
+        let longest = MAX_CIPHERTEXT.saturating_add(1);
+        if self.in_final && self.buffer.len().saturating_sub(self.taken) > longest {
             Err(WHAT)
         } else {
             Ok(())
         }
+    }
+
+    fn drop_taken(&mut self) {
+        self.buffer.drain(..self.taken.min(self.buffer.len()));
+        self.taken = 0;
     }
 
     /// The next whole chunk that is not the final one.
@@ -124,22 +155,23 @@ impl Deframer {
         if self.in_final {
             return Ok(None);
         }
-        let Some((length, head)) = varint::read(&self.buffer)? else {
+        let waiting = self.buffer.get(self.taken..).unwrap_or_default();
+        let Some((length, head)) = varint::read(waiting)? else {
             return Ok(None);
         };
         if length == 0 {
             self.in_final = true;
-            return self.push(&[]).map(|()| None);
+            return self.check_final().map(|()| None);
         }
         if length <= TAG_LEN || length > MAX_CIPHERTEXT {
             return Err(WHAT);
         }
         let end = head.saturating_add(length);
-        if self.buffer.len() < end {
+        let Some(frame) = waiting.get(..end) else {
             return Ok(None);
-        }
-        let rest = self.buffer.split_off(end);
-        let bytes = std::mem::replace(&mut self.buffer, rest);
+        };
+        let bytes = frame.to_vec();
+        self.taken = self.taken.saturating_add(end);
         Ok(Some(Frame {
             bytes,
             ciphertext_at: head,
@@ -150,7 +182,8 @@ impl Deframer {
     ///
     /// # Errors
     /// [`Malformed`] when the stream ended before the final chunk, or inside it.
-    pub(crate) fn finish(self) -> Result<Frame, Malformed> {
+    pub(crate) fn finish(mut self) -> Result<Frame, Malformed> {
+        self.drop_taken();
         let long_enough = self.buffer.len() > 1 + TAG_LEN;
         if !self.in_final || !long_enough {
             return Err(WHAT);

@@ -1,7 +1,6 @@
 //! The client's side of M1: seals a request to its candidates.
 
-use aws_lc_rs::digest;
-use cloister_attestation::{PolicyHash, Sha256Digest, UnixTime, identity::sha256};
+use cloister_attestation::{PolicyHash, UnixTime, identity::sha256};
 use zeroize::Zeroizing;
 
 use crate::{
@@ -15,6 +14,7 @@ use crate::{
     outer::Header,
     signing::SigningKey,
     suite::{self, CryptoError, Dek},
+    transcript::Transcript,
 };
 
 /// Kind under which a member signs a request.
@@ -46,6 +46,9 @@ pub enum SealRequestError {
     /// None, too many, repeated, or of different tenants or models.
     #[error("a request names 1 to 4 different candidates of one tenant and one model")]
     Candidates,
+    /// A candidate's key, or the evidence behind it, is not live when the request is made.
+    #[error("a candidate's key or evidence is out of date: get its current key and evidence")]
+    NotLive,
     /// Time to live outside 1..=120 s.
     #[error("the time to live of a request is 1 to 120 seconds")]
     Ttl,
@@ -71,36 +74,12 @@ pub struct SealedRequest {
     pub request_id: RequestId,
 }
 
-/// Running hash of M1's header and chunks.
-pub(crate) struct RequestHash(digest::Context);
-
-impl RequestHash {
-    pub(crate) fn new(header: &[u8]) -> Self {
-        let mut context = digest::Context::new(&digest::SHA256);
-        context.update(b"cloister/v1 request-hash");
-        context.update(header);
-        Self(context)
-    }
-
-    pub(crate) fn update(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
-    }
-
-    pub(crate) fn finish(self) -> Sha256Digest {
-        let mut out = [0u8; 32];
-        out.iter_mut()
-            .zip(self.0.finish().as_ref())
-            .for_each(|(to, from)| *to = *from);
-        Sha256Digest::from_bytes(out)
-    }
-}
-
 /// Seals a request and makes what opens its answer.
 ///
 /// # Errors
 /// [`SealRequestError`].
 pub fn seal(request: &SealRequest<'_>) -> Result<(SealedRequest, ResponseOpener), SealRequestError> {
-    let first = check_candidates(request.candidates)?.config();
+    let first = check_candidates(request)?.config();
     if !(1..=MAX_TTL).contains(&request.ttl) {
         return Err(SealRequestError::Ttl);
     }
@@ -137,7 +116,7 @@ pub fn seal(request: &SealRequest<'_>) -> Result<(SealedRequest, ResponseOpener)
     let chunks_at = bytes.len();
     seal_chunks(request, &header_hash, &dek, &padded, &mut bytes)?;
 
-    let mut hash = RequestHash::new(&header_bytes);
+    let mut hash = Transcript::request(&header_bytes);
     hash.update(bytes.get(chunks_at..).unwrap_or_default());
     let expected = Expected {
         request_id: header.request_id,
@@ -156,7 +135,8 @@ pub fn seal(request: &SealRequest<'_>) -> Result<(SealedRequest, ResponseOpener)
     ))
 }
 
-fn check_candidates(candidates: &[VerifiedKeyConfig]) -> Result<&VerifiedKeyConfig, SealRequestError> {
+fn check_candidates<'a>(request: &SealRequest<'a>) -> Result<&'a VerifiedKeyConfig, SealRequestError> {
+    let candidates = request.candidates;
     let first = candidates.first().ok_or(SealRequestError::Candidates)?;
     let mut seen: Vec<KeyId> = Vec::with_capacity(MAX_WRAPS);
     for candidate in candidates {
@@ -164,6 +144,9 @@ fn check_candidates(candidates: &[VerifiedKeyConfig]) -> Result<&VerifiedKeyConf
         let same = config.tenant_ref == first.config().tenant_ref && config.model == first.config().model;
         if !same || seen.contains(&config.key_id) || seen.len() == MAX_WRAPS {
             return Err(SealRequestError::Candidates);
+        }
+        if !candidate.is_live(request.created) {
+            return Err(SealRequestError::NotLive);
         }
         seen.push(config.key_id);
     }

@@ -13,15 +13,16 @@ use zeroize::Zeroizing;
 use crate::{
     Malformed,
     chunk::{ChunkCipher, Deframer},
-    client::{REQUEST_KIND, RequestHash},
+    client::REQUEST_KIND,
     credential::{SaltScope, SignedCredential, VerifiedCredential},
-    ids::{HeaderHash, KeyId, RequestId, TenantId, tenant_ref},
+    ids::{HeaderHash, KeyId, RequestId, TenantId, TenantRef, tenant_ref},
     inner::{ApiPath, InnerRequest},
     key_config::PaddingProfile,
     limits::MAX_CHUNK,
     outer::{Header, OuterRequest},
     response::{ResponseSealer, SealError},
     suite::{self, CryptoError, Dek, Exporter},
+    transcript::Transcript,
 };
 
 /// A request that is not opened. Carries no reason: whatever is outside must not be able to tell one from another.
@@ -44,9 +45,11 @@ pub(crate) enum Reason {
     NotLive,
     OtherModel,
     UnknownKey,
+    WindowEnded,
     Wrap,
     Commitment,
     Framing,
+    AfterFailure,
     Chunk,
     FirstChunk,
     Credential,
@@ -88,7 +91,7 @@ struct Context {
     padding: PaddingProfile,
     cipher: ChunkCipher,
     deframer: Deframer,
-    hash: RequestHash,
+    hash: Transcript,
 }
 
 /// The wrap is open and the DEK is the one that the header commits to; no chunk has been read.
@@ -112,7 +115,7 @@ impl AwaitingAuth {
             padding,
             cipher: ChunkCipher::new(&prk, b"cloister/v1 request key", b"cloister/v1 request nonce")?,
             deframer: Deframer::default(),
-            hash: RequestHash::new(outer.header_bytes()),
+            hash: Transcript::request(outer.header_bytes()),
         }))
     }
 
@@ -123,7 +126,12 @@ impl AwaitingAuth {
     pub fn push(mut self, bytes: &[u8]) -> Result<AuthStep, Refused> {
         self.0.deframer.push(bytes)?;
         let Some(frame) = self.0.deframer.next()? else {
-            return Ok(AuthStep::More(self));
+            // The first chunk is never the final one: no more bytes can complete it.
+            return if self.0.deframer.in_final() {
+                Err(Reason::Framing.into())
+            } else {
+                Ok(AuthStep::More(self))
+            };
         };
         let plaintext = self.0.cipher.open(frame.ciphertext(), false)?;
         self.0.hash.update(&frame.bytes);
@@ -202,6 +210,7 @@ impl Claimed {
             policy: claims.policy,
             signature: claims.signature,
             padded,
+            failed: false,
         })
     }
 }
@@ -213,6 +222,7 @@ pub struct AwaitingBody {
     policy: PolicyHash,
     signature: [u8; SIGNATURE_LEN],
     padded: Zeroizing<Vec<u8>>,
+    failed: bool,
 }
 
 impl AwaitingBody {
@@ -222,11 +232,26 @@ impl AwaitingBody {
         self.credential.tenant()
     }
 
-    /// Takes further bytes.
+    /// Takes further bytes. After an error nothing opens any more.
     ///
     /// # Errors
     /// [`Refused`].
     pub fn push(&mut self, bytes: &[u8]) -> Result<(), Refused> {
+        self.check_not_failed()?;
+        let outcome = self.take(bytes);
+        self.failed = outcome.is_err();
+        outcome
+    }
+
+    fn check_not_failed(&self) -> Result<(), Refused> {
+        if self.failed {
+            Err(Reason::AfterFailure.into())
+        } else {
+            Ok(())
+        }
+    }
+
+    fn take(&mut self, bytes: &[u8]) -> Result<(), Refused> {
         self.context.deframer.push(bytes)?;
         self.drain()
     }
@@ -256,6 +281,7 @@ impl AwaitingBody {
     /// # Errors
     /// [`Refused`].
     pub fn finish(mut self) -> Result<OpenedRequest, Refused> {
+        self.check_not_failed()?;
         self.drain()?;
         let frame = std::mem::take(&mut self.context.deframer).finish()?;
         let plaintext = self.context.cipher.open(frame.ciphertext(), true)?;
@@ -317,6 +343,11 @@ impl OpenedRequest {
         self.path
     }
 
+    /// The tenant's reference, as the header names it.
+    pub(crate) const fn tenant_ref(&self) -> &TenantRef {
+        &self.header.tenant_ref
+    }
+
     /// The client's JSON.
     #[must_use]
     pub fn body(&self) -> &[u8] {
@@ -369,6 +400,12 @@ impl OpenedRequest {
     #[must_use]
     pub const fn request_hash(&self) -> Sha256Digest {
         self.request_hash
+    }
+
+    /// An answer in another candidate's name: what a lying enclave can make.
+    #[cfg(test)]
+    pub(crate) fn respond_as(&self, key_id: &KeyId) -> (ResponseSealer, Vec<u8>) {
+        ResponseSealer::new(&self.exporter, &self.header_hash, key_id, self.padding).unwrap()
     }
 
     /// Starts the answer: what seals it, and its first bytes.

@@ -1,7 +1,7 @@
 //! M0: the key of one tenant in one window of one enclave, signed by that enclave.
 
 use cloister_attestation::{
-    AttestedPeer, BootId, EnclaveId, ModelDigest, SwitchIsolation, Tee, UnixTime, WorkloadDigest, cbor,
+    AttestedPeer, BootId, EnclaveId, IdentityKey, ModelDigest, SwitchIsolation, Tee, UnixTime, WorkloadDigest, cbor,
     identity::sha256,
 };
 use minicbor::{Decode, Encode};
@@ -49,6 +49,16 @@ impl PaddingProfile {
     #[must_use]
     pub const fn is_on(&self) -> bool {
         self.record_size != 0
+    }
+
+    /// Dummies that are missing after `records` until their count is a multiple of the bucket; none with padding off.
+    pub(crate) fn missing_records(&self, records: u64) -> u64 {
+        let bucket = u64::from(self.count_bucket).max(1);
+        if self.is_on() {
+            records.next_multiple_of(bucket).saturating_sub(records)
+        } else {
+            0
+        }
     }
 
     /// Whether every number is inside its bounds.
@@ -295,6 +305,7 @@ impl SignedKeyConfig {
             config: self.config.clone(),
             hash: self.hash(),
             identity: *result.identity_key(),
+            evidence: (result.appraised_at(), result.expires_at()),
         })
     }
 
@@ -309,10 +320,19 @@ impl SignedKeyConfig {
 pub struct VerifiedKeyConfig {
     config: KeyConfig,
     hash: [u8; 32],
-    identity: cloister_attestation::IdentityKey,
+    identity: IdentityKey,
+    /// First second in which the evidence counts, and first in which it does not any more.
+    evidence: (UnixTime, UnixTime),
 }
 
 impl VerifiedKeyConfig {
+    /// Whether both the key and the evidence behind it are live at `now`: sealing asks again.
+    #[must_use]
+    pub fn is_live(&self, now: UnixTime) -> bool {
+        let (appraised, expires) = self.evidence;
+        self.config.not_before <= now && now < self.config.not_after && appraised <= now && now < expires
+    }
+
     /// What it says.
     #[must_use]
     pub const fn config(&self) -> &KeyConfig {
@@ -321,7 +341,7 @@ impl VerifiedKeyConfig {
 
     /// Identity key of the enclave: it signs the receipts.
     #[must_use]
-    pub const fn identity(&self) -> &cloister_attestation::IdentityKey {
+    pub const fn identity(&self) -> &IdentityKey {
         &self.identity
     }
 

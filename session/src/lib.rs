@@ -22,6 +22,7 @@ pub mod window;
 
 mod chunk;
 mod suite;
+mod transcript;
 mod varint;
 
 #[cfg(test)]

@@ -11,9 +11,10 @@ use crate::{
     key_config::VerifiedKeyConfig,
     limits::{RESPONSE_PREFIX, VERSION},
     receipt::{Outcome, Receipt, ReceiptError, SignedReceipt},
-    record::{self, ErrorCode, Record},
-    response::{ResponseHash, response_cipher},
+    record::{self, ErrorCode, Kind, Progress, Record},
+    response::response_cipher,
     suite::{CryptoError, Exporter},
+    transcript::Transcript,
 };
 
 /// One candidate and the HPKE context of its wrap.
@@ -82,24 +83,16 @@ pub struct ResponseOpener {
     prefix: Vec<u8>,
     deframer: Deframer,
     open: Option<Open>,
-    seen: Seen,
+    progress: Progress,
     failed: bool,
 }
 
 /// The chosen candidate, once the prefix of M2 has arrived.
 struct Open {
     cipher: ChunkCipher,
-    hash: ResponseHash,
+    hash: Transcript,
     config: VerifiedKeyConfig,
     records: u64,
-}
-
-#[derive(Default, PartialEq, Eq, Clone, Copy)]
-enum Seen {
-    #[default]
-    Nothing,
-    Head,
-    Error,
 }
 
 impl ResponseOpener {
@@ -110,12 +103,13 @@ impl ResponseOpener {
             prefix: Vec::with_capacity(RESPONSE_PREFIX),
             deframer: Deframer::default(),
             open: None,
-            seen: Seen::Nothing,
+            progress: Progress::default(),
             failed: false,
         }
     }
 
-    /// Takes bytes of M2 as they arrive and returns what they say. After an error nothing opens any more.
+    /// Takes bytes of M2 as they arrive and returns what they say. After an error nothing opens any more, and what was
+    /// authenticated of the same bytes is not handed out: feed it in small pieces where every byte of a cut answer counts.
     ///
     /// # Errors
     /// [`OpenError::Forged`].
@@ -163,11 +157,9 @@ impl ResponseOpener {
         // The other candidates' contexts are of no use any more.
         self.candidates.clear();
         let cipher = response_cipher(&chosen.exporter, &self.expected.header_hash, &key_id, &nonce)?;
-        let mut hash = ResponseHash::new();
-        hash.update(&self.prefix);
         Ok(Open {
             cipher,
-            hash,
+            hash: Transcript::response(&self.prefix),
             config: chosen.config,
             records: 0,
         })
@@ -180,19 +172,13 @@ impl ResponseOpener {
         open.records = open.records.saturating_add(1);
         let size = usize::from(open.config.config().padding.record_size);
         let record = record::decode(&plaintext, size, false)?;
-        match (record, self.seen) {
-            (Record::Head(head), Seen::Nothing) => {
-                self.seen = Seen::Head;
-                Ok(Some(Event::Head(head)))
-            }
-            (Record::Data(data), Seen::Head) => Ok(Some(Event::Data(data))),
-            (Record::Error(code), Seen::Nothing | Seen::Head) => {
-                self.seen = Seen::Error;
-                Ok(Some(Event::Error(code)))
-            }
-            (Record::Dummy, Seen::Head | Seen::Error) => Ok(None),
-            _ => Err(OpenError::Forged),
-        }
+        self.progress = self.progress.after(record.kind()).ok_or(OpenError::Forged)?;
+        Ok(match record {
+            Record::Head(head) => Some(Event::Head(head)),
+            Record::Data(data) => Some(Event::Data(data)),
+            Record::Error(code) => Some(Event::Error(code)),
+            Record::Dummy | Record::End(_) => None,
+        })
     }
 
     /// The stream has ended: opens the final chunk and checks the receipt against all that was sent and received.
@@ -209,13 +195,13 @@ impl ResponseOpener {
         let Record::End(signed) = record::decode(&plaintext, usize::from(padding.record_size), true)? else {
             return Err(OpenError::Forged);
         };
-        let bucketed = !padding.is_on() || open.records.is_multiple_of(u64::from(padding.count_bucket));
-        if self.seen == Seen::Nothing || !bucketed {
+        let progress = self.progress.after(Kind::End).ok_or(OpenError::Forged)?;
+        if padding.missing_records(open.records) != 0 {
             return Err(OpenError::Forged);
         }
         let signed = SignedReceipt::parse(&signed).map_err(ReceiptError::from)?;
         let receipt = signed.verify(open.config.identity())?;
-        let outcome = if self.seen == Seen::Error {
+        let outcome = if progress == Progress::Error {
             Outcome::Error
         } else {
             Outcome::Complete

@@ -27,6 +27,26 @@ pub(crate) enum Kind {
     End = 5,
 }
 
+/// What has been said of an answer: the order in which its records may come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Progress {
+    #[default]
+    Nothing,
+    Head,
+    Error,
+}
+
+impl Progress {
+    /// What has been said after a record of `kind`; `None`: it may not come here.
+    pub(crate) const fn after(self, kind: Kind) -> Option<Self> {
+        match (self, kind) {
+            (Self::Nothing, Kind::Head) | (Self::Head, Kind::Data | Kind::Dummy | Kind::End) => Some(Self::Head),
+            (Self::Nothing | Self::Head, Kind::Error) | (Self::Error, Kind::Dummy | Kind::End) => Some(Self::Error),
+            _ => None,
+        }
+    }
+}
+
 /// Why an answer failed inside the enclave. Closed: engine texts never get here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorCode {
@@ -127,6 +147,18 @@ pub(crate) enum Record {
     Dummy,
     Error(ErrorCode),
     End(Vec<u8>),
+}
+
+impl Record {
+    pub(crate) const fn kind(&self) -> Kind {
+        match self {
+            Self::Head(_) => Kind::Head,
+            Self::Data(_) => Kind::Data,
+            Self::Dummy => Kind::Dummy,
+            Self::Error(_) => Kind::Error,
+            Self::End(_) => Kind::End,
+        }
+    }
 }
 
 const WHAT: Malformed = Malformed("record");

@@ -8,7 +8,7 @@ use hpke::{
     kem::XWing,
     setup_receiver, setup_sender,
 };
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use crate::{
     ids::{HeaderHash, KeyId, TenantRef},
@@ -132,12 +132,13 @@ pub(crate) fn open_wrap(
         &enc,
         &wrap_info(key_config_hash),
     )?;
-    let mut opened = context.open(sealed, header.as_bytes())?;
-    let dek = <[u8; DEK_LEN]>::try_from(opened.as_slice())
-        .map(Zeroizing::new)
-        .map_err(|_| CryptoError);
-    opened.zeroize();
-    Ok((dek?, Exporter::Receiver(Box::new(context))))
+    let opened = Zeroizing::new(context.open(sealed, header.as_bytes())?);
+    let mut dek: Dek = Zeroizing::new([0; DEK_LEN]);
+    if opened.len() != dek.len() {
+        return Err(CryptoError);
+    }
+    dek.copy_from_slice(&opened);
+    Ok((dek, Exporter::Receiver(Box::new(context))))
 }
 
 /// The commitment of the header to its DEK: the AEAD itself does not commit to its key.
@@ -205,11 +206,6 @@ mod tests {
         hex::decode(text).unwrap()
     }
 
-    /// Some fields of the published file are the hex of hex text.
-    fn info(text: &str) -> Vec<u8> {
-        bytes(text)
-    }
-
     /// The published X-Wing vector of draft-ietf-hpke-pq for our suite; see `testdata/README.md`.
     #[test]
     fn published_vector() {
@@ -225,7 +221,7 @@ mod tests {
         assert_eq!(public.to_bytes().as_slice(), bytes(&vector.pkRm));
         let enc = EncappedKey::from_bytes(&bytes(&vector.enc)).unwrap();
         let mut context =
-            setup_receiver::<ChaCha20Poly1305, HkdfSha256, XWing>(&OpModeR::Base, &private, &enc, &info(&vector.info))
+            setup_receiver::<ChaCha20Poly1305, HkdfSha256, XWing>(&OpModeR::Base, &private, &enc, &bytes(&vector.info))
                 .unwrap();
         assert!(!vector.encryptions.is_empty() && !vector.exports.is_empty());
         for message in &vector.encryptions {

@@ -10,6 +10,7 @@ use crate::{
     enclave::{AwaitingAuth, OpenedRequest, Reason, Refused},
     ids::{KeyId, TenantRef},
     key_config::{KeyConfig, PaddingProfile, SignedKeyConfig},
+    limits::MAX_TTL,
     outer::{OuterRequest, Wrap},
     replay::{ReplayCache, ReplayError},
     signing::SigningKey,
@@ -22,6 +23,8 @@ pub const WINDOW: u64 = 600;
 pub const EARLY: u64 = 180;
 /// Seconds after the end of a window in which its keys still open requests.
 pub const GRACE: u64 = 120;
+// What was sealed in the last second of a window expires before the window is erased.
+const _: () = assert!(GRACE >= MAX_TTL as u64);
 /// Most tenants with a key in one window: about 6 MiB of key configurations.
 pub const MAX_TENANTS: usize = 4096;
 
@@ -76,6 +79,13 @@ impl Window {
 
     fn erase_at(&self) -> UnixTime {
         self.end().plus(GRACE)
+    }
+
+    /// The tenant's key, if it has this name and was handed out.
+    fn key(&self, tenant: &TenantRef, key_id: &KeyId) -> Option<&SignedKeyConfig> {
+        self.issued
+            .get(tenant)
+            .filter(|issued| issued.unverified().key_id == *key_id)
     }
 }
 
@@ -197,21 +207,26 @@ impl WindowKeys {
         if header.model != self.facts.model {
             return Err(Reason::OtherModel.into());
         }
+        let mut reason = Reason::UnknownKey;
         for wrap in outer.wraps() {
             for window in self.windows.iter().filter(|window| now < window.erase_at()) {
-                let Some(issued) = window.issued.get(&header.tenant_ref) else {
+                let Some(issued) = window.key(&header.tenant_ref, &wrap.key_id()) else {
                     continue;
                 };
-                if issued.unverified().key_id == wrap.key_id() {
-                    return Ok(LiveKey {
-                        window: window.index,
-                        config_hash: issued.hash(),
-                        wrap,
-                    });
+                // So a request's life ends before its window is erased (the longest life is the grace time): it cannot
+                // come back under a second window that it names, whose replay cache does not know it.
+                if header.created >= window.end() {
+                    reason = Reason::WindowEnded;
+                    continue;
                 }
+                return Ok(LiveKey {
+                    window: window.index,
+                    config_hash: issued.hash(),
+                    wrap,
+                });
             }
         }
-        Err(Reason::UnknownKey.into())
+        Err(reason.into())
     }
 
     /// Opens the wrap and holds the DEK against the header's commitment. Only under a permit of the tenant's lease.
@@ -236,15 +251,9 @@ impl WindowKeys {
     /// # Errors
     /// [`ReplayError`]; a window that was erased meanwhile counts as a replay, since nothing can tell any more.
     pub fn admit(&mut self, request: &OpenedRequest) -> Result<(), ReplayError> {
-        let key_id: KeyId = request.key_id();
         self.windows
             .iter_mut()
-            .find(|window| {
-                window
-                    .issued
-                    .values()
-                    .any(|issued| issued.unverified().key_id == key_id)
-            })
+            .find(|window| window.key(request.tenant_ref(), &request.key_id()).is_some())
             .ok_or(ReplayError::Replayed)?
             .replay
             .admit(&request.tenant(), &request.header_hash())
