@@ -1,1 +1,32 @@
-//! Command line of Cloister.
+//! Command line of Cloister: thin, over the client library.
+
+mod args;
+mod commands;
+mod output;
+
+use args::{Cli, Command};
+use clap::Parser;
+use output::{Failed, Printer};
+use std::process::ExitCode;
+
+/// Parses the command line, runs what it says, and gives the documented exit code.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let printer = Printer::new(cli.output);
+    let outcome = match cli.command {
+        Command::Proxy(args) => commands::proxy::run(&args, &printer),
+        Command::Doctor(args) => commands::doctor::run(&args, &printer),
+        Command::Tenant { dir, command } => commands::tenant::run(dir.as_deref(), command, &printer),
+        Command::Receipt { command } => commands::receipt::run(&command, &printer),
+        Command::Dev { command } => commands::dev::run(&command, &printer),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failed { code, message }) => {
+            if let Some(message) = message {
+                printer.error(&message);
+            }
+            ExitCode::from(code)
+        }
+    }
+}

@@ -21,4 +21,6 @@ pub mod run;
 pub mod tenant;
 
 #[cfg(test)]
+mod end_to_end;
+#[cfg(test)]
 mod fake;

@@ -126,7 +126,7 @@ impl ProxyConfig {
         let flags = flags.clone();
         Ok(Self {
             listen: listen(flags.listen.or(file.listen))?,
-            endpoint: endpoint(required("endpoint", flags.endpoint.or(file.endpoint))?)?,
+            endpoint: endpoint(&required("endpoint", flags.endpoint.or(file.endpoint))?)?,
             ca: required("ca", flags.ca.or(file.ca))?,
             cluster_id: cluster_id(required("clusterId", flags.cluster_id.or(file.cluster_id))?)?,
             credential: required("credential", flags.credential.or(file.credential))?,
@@ -226,7 +226,7 @@ fn listen(value: Option<String>) -> Result<SocketAddr, ConfigError> {
     Ok(address)
 }
 
-fn endpoint(text: String) -> Result<Uri, ConfigError> {
+fn endpoint(text: &str) -> Result<Uri, ConfigError> {
     let uri: Uri = text
         .parse()
         .map_err(|_| invalid("endpoint", format!("{text:?} is not a URL")))?;

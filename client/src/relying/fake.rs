@@ -25,13 +25,13 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
-pub(super) const CLUSTER: &str = "local";
-pub(super) const MODEL: ModelDigest = ModelDigest::from_bytes([4; 32]);
+pub(crate) const CLUSTER: &str = "local";
+pub(crate) const MODEL: ModelDigest = ModelDigest::from_bytes([4; 32]);
 const IMAGE: Sha256Digest = Sha256Digest::from_bytes([3; 32]);
 
 /// One way in which the scheduler, or an enclave, is not what it should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Lie {
+pub(crate) enum Lie {
     /// Gives no keys.
     NoKeys,
     /// Gives things that are no keys.
@@ -62,30 +62,30 @@ pub(super) enum Lie {
     Refuse(Code),
 }
 
-pub(super) struct FakeEnclave {
+pub(crate) struct FakeEnclave {
     identity: SigningKey,
     boot_id: BootId,
     keys: Mutex<WindowKeys>,
 }
 
-pub(super) struct FakeCluster {
+pub(crate) struct FakeCluster {
     time: Arc<AtomicU64>,
     enclaves: Mutex<Vec<FakeEnclave>>,
     /// Played in order, each once; then the truth.
     lies: Mutex<Vec<Lie>>,
     last_answer: Mutex<Vec<Bytes>>,
-    pub(super) key_fetches: AtomicUsize,
-    pub(super) evidence_fetches: AtomicUsize,
-    pub(super) seen: Mutex<Vec<Seen>>,
+    pub(crate) key_fetches: AtomicUsize,
+    pub(crate) evidence_fetches: AtomicUsize,
+    pub(crate) seen: Mutex<Vec<Seen>>,
 }
 
 /// What an enclave read of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Seen {
-    pub(super) request_id: RequestId,
-    pub(super) body: Vec<u8>,
-    pub(super) candidates: usize,
-    pub(super) first: EnclaveId,
+pub(crate) struct Seen {
+    pub(crate) request_id: RequestId,
+    pub(crate) body: Vec<u8>,
+    pub(crate) candidates: usize,
+    pub(crate) first: EnclaveId,
 }
 
 struct Tested {
@@ -107,7 +107,7 @@ fn tested() -> &'static Tested {
 }
 
 /// A policy that accepts the enclaves played here.
-pub(super) fn policy() -> AppraisalPolicy {
+pub(crate) fn policy() -> AppraisalPolicy {
     let models = BTreeMap::from([("m".to_owned(), MODEL)]);
     let measurement = Measurement::from_bytes([9; Measurement::LEN]);
     simulated_policy(tested().root, measurement, IMAGE, models, SwitchIsolation::Reset)
@@ -235,7 +235,7 @@ impl FakeEnclave {
 // === impl FakeCluster ===
 
 impl FakeCluster {
-    pub(super) fn new(enclaves: usize) -> Arc<Self> {
+    pub(crate) fn new(enclaves: usize) -> Arc<Self> {
         let now = clock::now();
         Arc::new(Self {
             time: Arc::new(AtomicU64::new(now.0)),
@@ -248,17 +248,17 @@ impl FakeCluster {
         })
     }
 
-    pub(super) fn clock(&self) -> Clock {
+    pub(crate) fn clock(&self) -> Clock {
         let time = self.time.clone();
         Arc::new(move || UnixTime(time.load(Ordering::Relaxed)))
     }
 
-    pub(super) fn pass(&self, seconds: u64) {
+    pub(crate) fn pass(&self, seconds: u64) {
         self.time.fetch_add(seconds, Ordering::Relaxed);
     }
 
     /// Replaces every enclave by a new one.
-    pub(super) fn restart(&self) {
+    pub(crate) fn restart(&self) {
         let now = self.now();
         self.enclaves
             .lock()
@@ -267,7 +267,7 @@ impl FakeCluster {
             .for_each(|enclave| *enclave = FakeEnclave::boot(now));
     }
 
-    pub(super) fn lie(&self, lies: impl IntoIterator<Item = Lie>) {
+    pub(crate) fn lie(&self, lies: impl IntoIterator<Item = Lie>) {
         self.lies.lock().unwrap().extend(lies);
     }
 

@@ -98,7 +98,7 @@ impl HttpUpstream {
     async fn ask(&self, mut request: Request<Full<Bytes>>, limit: usize) -> Result<Bytes, Failure> {
         request.headers_mut().insert(AUTHORIZATION, (self.token)()?);
         let exchange = async {
-            let response = self.client.send(request).await.map_err(unreachable)?;
+            let response = self.client.send(request).await.map_err(|error| unreachable(&error))?;
             let response = accepted(response)?;
             read_all(response.into_body(), limit).await
         };
@@ -113,7 +113,7 @@ impl HttpUpstream {
         timeout(limit, exchange)
             .await
             .map_err(|_| silent())?
-            .map_err(unreachable)
+            .map_err(|error| unreachable(&error))
     }
 }
 
@@ -287,7 +287,7 @@ fn refusal(status: StatusCode, headers: &HeaderMap) -> Failure {
     }
 }
 
-fn unreachable(error: ClientError) -> Failure {
+fn unreachable(error: &ClientError) -> Failure {
     match error {
         // The request may have been answered; a sealed request is opened at most once, so sending it anew is safe.
         ClientError::Interrupted { .. } => Failure::retryable(Code::UpstreamFailed, error.to_string()),

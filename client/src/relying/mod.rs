@@ -15,7 +15,7 @@ mod upstream;
 mod watched;
 
 #[cfg(test)]
-mod fake;
+pub(crate) mod fake;
 #[cfg(test)]
 mod tests;
 

@@ -16,7 +16,7 @@ use cloister_attestation::{ModelDigest, UnixTime};
 use cloister_session::client::{SealRequest, SealRequestError, seal};
 use cloister_session::key_config::VerifiedKeyConfig;
 use cloister_session::opener::ResponseOpener;
-use futures::StreamExt;
+use futures::future::join_all;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -99,11 +99,7 @@ impl RelyingParty {
         let member = self.member.current()?;
         let now = (self.settings.clock)();
         let due = self.pools.values().filter(|pool| pool.is_due(&self.trust, now));
-        let refreshed = futures::stream::iter(due)
-            .map(|pool| self.refresh(pool, &member, now, pool.generation()))
-            .buffer_unordered(4)
-            .collect::<Vec<_>>()
-            .await;
+        let refreshed = join_all(due.map(|pool| self.refresh(pool, &member, now, pool.generation()))).await;
         refreshed.into_iter().collect()
     }
 
