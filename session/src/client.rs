@@ -79,23 +79,32 @@ pub struct SealedRequest {
 /// # Errors
 /// [`SealRequestError`].
 pub fn seal(request: &SealRequest<'_>) -> Result<(SealedRequest, ResponseOpener), SealRequestError> {
+    let mut dek: Dek = Zeroizing::new([0; DEK_LEN]);
+    let mut request_id = [0u8; 16];
+    aws_lc_rs::rand::fill(dek.as_mut_slice()).map_err(|_| SealRequestError::Crypto)?;
+    aws_lc_rs::rand::fill(&mut request_id).map_err(|_| SealRequestError::Crypto)?;
+    seal_with(request, RequestId::from_bytes(request_id), &dek)
+}
+
+/// As [`seal`] with a given name and key, which must be used once.
+pub(crate) fn seal_with(
+    request: &SealRequest<'_>,
+    request_id: RequestId,
+    dek: &Dek,
+) -> Result<(SealedRequest, ResponseOpener), SealRequestError> {
     let first = check_candidates(request)?.config();
     if !(1..=MAX_TTL).contains(&request.ttl) {
         return Err(SealRequestError::Ttl);
     }
     let (padded, bucket) = request.inner.encode().map_err(|_| SealRequestError::TooLarge)?;
-    let mut dek: Dek = Zeroizing::new([0; DEK_LEN]);
-    let mut request_id = [0u8; 16];
-    aws_lc_rs::rand::fill(dek.as_mut_slice()).map_err(|_| SealRequestError::Crypto)?;
-    aws_lc_rs::rand::fill(&mut request_id).map_err(|_| SealRequestError::Crypto)?;
     let header = Header {
-        request_id: RequestId::from_bytes(request_id),
+        request_id,
         created: request.created,
         ttl: request.ttl,
         tenant_ref: first.tenant_ref,
         model: first.model,
         bucket,
-        dek_commit: suite::dek_commit(&dek)?,
+        dek_commit: suite::dek_commit(dek)?,
         candidates: request
             .candidates
             .iter()
@@ -105,7 +114,7 @@ pub fn seal(request: &SealRequest<'_>) -> Result<(SealedRequest, ResponseOpener)
     let header_bytes = header.to_bytes();
     let header_hash = header.hash();
 
-    let (wraps, candidates) = seal_wraps(request.candidates, &header_hash, &dek)?;
+    let (wraps, candidates) = seal_wraps(request.candidates, &header_hash, dek)?;
     let chunk_bytes = padded.len() + (padded.len() / MAX_CHUNK + 2) * (TAG_LEN + 4) + 1024;
     let mut bytes = Vec::with_capacity(3 + header_bytes.len() + 1 + wraps.len() + chunk_bytes);
     bytes.push(VERSION);
@@ -114,7 +123,7 @@ pub fn seal(request: &SealRequest<'_>) -> Result<(SealedRequest, ResponseOpener)
     bytes.push(request.candidates.len() as u8);
     bytes.extend_from_slice(&wraps);
     let chunks_at = bytes.len();
-    seal_chunks(request, &header_hash, &dek, &padded, &mut bytes)?;
+    seal_chunks(request, &header_hash, dek, &padded, &mut bytes)?;
 
     let mut hash = Transcript::request(&header_bytes);
     hash.update(bytes.get(chunks_at..).unwrap_or_default());

@@ -402,10 +402,10 @@ impl OpenedRequest {
         self.request_hash
     }
 
-    /// An answer in another candidate's name: what a lying enclave can make.
+    /// An answer in any candidate's name, with a nonce that is given: what a lying enclave can make.
     #[cfg(test)]
-    pub(crate) fn respond_as(&self, key_id: &KeyId) -> (ResponseSealer, Vec<u8>) {
-        ResponseSealer::new(&self.exporter, &self.header_hash, key_id, self.padding).unwrap()
+    pub(crate) fn respond_with(&self, key_id: &KeyId, nonce: &[u8; 32]) -> (ResponseSealer, Vec<u8>) {
+        ResponseSealer::with_nonce(&self.exporter, &self.header_hash, key_id, self.padding, nonce).unwrap()
     }
 
     /// Starts the answer: what seals it, and its first bytes.

@@ -326,6 +326,17 @@ pub struct VerifiedKeyConfig {
 }
 
 impl VerifiedKeyConfig {
+    /// One that nothing was verified of.
+    #[cfg(test)]
+    pub(crate) fn unchecked(signed: &SignedKeyConfig, identity: IdentityKey) -> Self {
+        Self {
+            config: signed.config.clone(),
+            hash: signed.hash(),
+            identity,
+            evidence: (UnixTime(0), UnixTime(u64::MAX)),
+        }
+    }
+
     /// Whether both the key and the evidence behind it are live at `now`: sealing asks again.
     #[must_use]
     pub fn is_live(&self, now: UnixTime) -> bool {

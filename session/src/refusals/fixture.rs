@@ -279,7 +279,13 @@ pub(crate) fn open(keys: &WindowKeys, m1: &[u8], at: UnixTime) -> Result<OpenedR
 }
 
 /// Everything after the wrap, `step` bytes at a time.
-pub(crate) fn read(
+pub(crate) fn read(waiting: AwaitingAuth, chunks: &[u8], at: UnixTime, step: usize) -> Result<OpenedRequest, Refused> {
+    read_in(CLUSTER, waiting, chunks, at, step)
+}
+
+/// The same in a cluster of any name.
+pub(crate) fn read_in(
+    cluster: &str,
     mut waiting: AwaitingAuth,
     chunks: &[u8],
     at: UnixTime,
@@ -290,7 +296,7 @@ pub(crate) fn read(
         let part = parts.next().ok_or(Reason::Framing)?;
         match waiting.push(part)? {
             AuthStep::More(more) => waiting = more,
-            AuthStep::Claimed(claimed) => break claimed.verify(at, CLUSTER)?,
+            AuthStep::Claimed(claimed) => break claimed.verify(at, cluster)?,
         }
     };
     parts.try_for_each(|part| body.push(part))?;

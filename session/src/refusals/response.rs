@@ -126,7 +126,7 @@ fn an_answer_by_another_candidate_in_the_ones_name() {
     // Sealed with the two's context as the one's: what the two can do if it lies, since both hold the DEK.
     let (sealed, opener) = seal();
     let request = two.open(&sealed.bytes).unwrap();
-    let (mut sealer, prefix) = request.respond_as(&candidates[0].config().key_id);
+    let (mut sealer, prefix) = request.respond_with(&candidates[0].config().key_id, &[0; 32]);
     let m2 = [prefix, sealer.head(&HEAD).unwrap()].concat();
     assert_eq!(receive(opener, &m2, usize::MAX).err(), Some(OpenError::Forged));
 }
