@@ -8,6 +8,7 @@ saving of idle slots, context checkpoints, LoRA adapters, the draft model. The s
 import argparse
 import mmap
 import os
+import signal
 import struct
 import sys
 import threading
@@ -118,11 +119,13 @@ def params(x, a):
 
 def main():
     a = arguments()
+    # The first process of a PID namespace ignores TERM unless it asks for it. Nothing here is worth an orderly end.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     sys.path.insert(0, a.wheel)
     import xllamacpp
 
     server = xllamacpp.Server(params(xllamacpp, a))
-    # The server runs on threads of its own and stops when this object is dropped; signals end the process.
+    # The server runs on threads of its own and stops when this object is dropped.
     threading.Event().wait()
     del server
 

@@ -1,6 +1,19 @@
 //! What an engine speaks, what state it holds, and how that state is cleared.
 
+mod identify;
+mod llamacpp;
+mod planted;
+mod vllm;
+
 pub use cloister_enclave_openai::Dialect;
+
+use crate::connection::Connector;
+use crate::engine::EngineLoad;
+use crate::error::{EngineError, ScrubFailure};
+use crate::proof::Observations;
+
+pub(crate) use identify::{Identity, identify};
+pub(crate) use planted::Planted;
 
 /// One kind of state that an engine may hold from one request to the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +44,85 @@ pub const fn states(dialect: Dialect) -> &'static [State] {
         Dialect::LlamaCpp => LLAMACPP,
         Dialect::Vllm => VLLM,
     }
+}
+
+/// Reads the engine's load.
+pub(crate) async fn load(connector: &Connector, dialect: Dialect) -> Result<EngineLoad, EngineError> {
+    match dialect {
+        Dialect::LlamaCpp => llamacpp::load(connector).await,
+        Dialect::Vllm => vllm::load(connector).await,
+    }
+}
+
+/// Plants the prefix, and makes sure that the engine would show it if it were still there.
+pub(crate) async fn plant(
+    connector: &Connector,
+    identity: &Identity,
+    planted: &Planted,
+    seen: &mut Observations,
+) -> Result<(), ScrubFailure> {
+    let mut cached = 0;
+    // The first run plants, the second must find it.
+    for _ in 0..2 {
+        cached = match identity.dialect {
+            Dialect::LlamaCpp => llamacpp::run_planted(connector, identity, planted).await?.0,
+            Dialect::Vllm => vllm::run_planted(connector, identity, planted).await?,
+        };
+    }
+    if cached == 0 {
+        return Err(ScrubFailure::ProbeBlind);
+    }
+    seen.number("planted", cached);
+    Ok(())
+}
+
+/// Empties the engine. The planted prefix must be in it, so that there is something to be seen going.
+pub(crate) async fn reset(
+    connector: &Connector,
+    identity: &Identity,
+    seen: &mut Observations,
+) -> Result<(), ScrubFailure> {
+    match identity.dialect {
+        Dialect::LlamaCpp => {
+            let (fewest, _) = llamacpp::erase(connector, identity).await?;
+            if fewest == 0 {
+                return Err(ScrubFailure::ResetUnconfirmed(
+                    "a slot with the planted prefix had nothing to erase",
+                ));
+            }
+            seen.number("erased", fewest);
+            let (_, left) = llamacpp::erase(connector, identity).await?;
+            if left != 0 {
+                return Err(ScrubFailure::ResetUnconfirmed(
+                    "a slot still held tokens after it was erased",
+                ));
+            }
+            seen.number("left", left);
+        }
+        Dialect::Vllm => {
+            vllm::reset(connector).await?;
+            seen.text("reset", "success");
+        }
+    }
+    Ok(())
+}
+
+/// Looks for the planted prefix, which puts it into the engine again.
+pub(crate) async fn probe(
+    connector: &Connector,
+    identity: &Identity,
+    planted: &Planted,
+    seen: &mut Observations,
+) -> Result<(), ScrubFailure> {
+    let cached = match identity.dialect {
+        Dialect::LlamaCpp => llamacpp::run_planted(connector, identity, planted).await?.1,
+        Dialect::Vllm => vllm::run_planted(connector, identity, planted).await?,
+    };
+    if cached != 0 {
+        return Err(ScrubFailure::ProbeHit(cached));
+    }
+    seen.number("probe", cached);
+    Ok(())
 }
 
 /// The word for a dialect in digests and logs.

@@ -1,0 +1,203 @@
+//! The wrappers that take from the engine's process what it does not need.
+//!
+//! They are util-linux programs, so that no unsafe code runs between fork and exec: `setpriv`, `prlimit`, `unshare`, `mount`.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::config::{OwnedEngineConfig, SLOTS, SOCKET};
+
+use super::directory::RuntimeDirectory;
+
+/// What an engine's process is kept from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Confinement {
+    /// User of its own without capabilities, own process, network, IPC and mount namespaces; it can write in its own
+    /// directory and nowhere else, and all its children end with it.
+    Full,
+    /// User of its own without capabilities. Missing: namespaces, so it has the machine's network and sees its processes.
+    User,
+    /// No new privileges and death with its parent, and nothing else: it is the enclave's own user and could read the enclave's
+    /// memory.
+    Weak,
+}
+
+impl Confinement {
+    /// The strongest that this process can give: `Full` as root with the right to make namespaces, `User` as root, else `Weak`.
+    pub(crate) fn strongest() -> Self {
+        if !rustix::process::geteuid().is_root() {
+            return Self::Weak;
+        }
+        let probe = Command::new("unshare")
+            .args(NAMESPACES)
+            .args(["--", "mount", "-o", "remount,bind,ro", "/"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+        match probe {
+            Ok(status) if status.success() => Self::Full,
+            _ => Self::User,
+        }
+    }
+
+    /// What is missing, for the log.
+    pub(crate) const fn missing(self) -> &'static str {
+        match self {
+            Self::Full => "nothing",
+            Self::User => {
+                "namespaces of its own: it has the machine's network and sees its processes; allow CAP_SYS_ADMIN to the enclave"
+            }
+            Self::Weak => {
+                "a user, a network and namespaces of its own: it could read the enclave's memory; run the enclave as root"
+            }
+        }
+    }
+}
+
+const NAMESPACES: [&str; 7] = [
+    "--net",
+    "--pid",
+    "--ipc",
+    "--mount",
+    "--mount-proc",
+    "--fork",
+    "--kill-child=KILL",
+];
+
+/// Directories that everybody may write in, unless the engine needs something below them.
+const SHARED: [&str; 4] = ["/tmp", "/var/tmp", "/dev/shm", "/run/lock"];
+
+/// Runs as root in namespaces of its own, before the privileges are given up. Arguments: the engine's directory, the
+/// slot directory or nothing, the number of paths, name and source of each, the shared directories, `--`, the command.
+const PREPARE: &str = r#"
+own=$1; slots=$2; count=$3; shift 3
+mount --bind "$own" "$own"
+while [ "$count" -gt 0 ]; do
+    mount --bind "$2" "$own/in/$1"
+    mount -o remount,bind,ro "$own/in/$1"
+    shift 2; count=$((count - 1))
+done
+if [ -n "$slots" ]; then mount --bind "$slots" "$slots"; fi
+while [ "$1" != "--" ]; do
+    # What lies below is needed: no writing. Else an empty one that ends with the engine.
+    case "$1" in
+        keep:*) if mountpoint -q "${1#keep:}"; then mount -o remount,bind,ro "${1#keep:}"; fi ;;
+        *) mount -t tmpfs -o mode=1777,nosuid,nodev tmpfs "$1" ;;
+    esac
+    shift
+done
+shift
+mount -o remount,bind,ro /
+cd "$own"
+exec "$@"
+"#;
+
+/// One start of an engine, ready to be spawned.
+pub(crate) struct Launch {
+    pub command: Command,
+    /// What is run, for errors.
+    pub program: PathBuf,
+}
+
+impl Launch {
+    /// Puts the command together.
+    pub(crate) fn new(config: &OwnedEngineConfig, directory: &RuntimeDirectory, confinement: Confinement) -> Self {
+        let line = config.command_line(&substitutes(config, directory, confinement));
+        let mut words: Vec<OsString> = Vec::new();
+        let mut push = |more: &[&str]| words.extend(more.iter().map(OsString::from));
+        push(&["setpriv", "--pdeathsig", "KILL", "--", "prlimit", "--core=0", "--"]);
+        if confinement == Confinement::Full {
+            push(&["unshare"]);
+            push(&NAMESPACES);
+            push(&["--", "sh", "-ec", PREPARE, "sh"]);
+            words.extend(prepare_arguments(config, directory));
+        }
+        // Once more: a change of user clears the signal.
+        let mut push = |more: &[&str]| words.extend(more.iter().map(OsString::from));
+        push(&["setpriv", "--pdeathsig", "KILL", "--no-new-privs"]);
+        if confinement != Confinement::Weak {
+            let (uid, gid) = (config.user.uid.to_string(), config.user.gid.to_string());
+            push(&[
+                "--reuid",
+                &uid,
+                "--regid",
+                &gid,
+                "--clear-groups",
+                "--inh-caps=-all",
+                "--bounding-set=-all",
+            ]);
+        }
+        push(&["--"]);
+        words.extend(line.iter().map(OsString::from));
+
+        let mut words = words.into_iter();
+        let mut command = Command::new(words.next().unwrap_or_default());
+        command
+            .args(words)
+            .current_dir(directory.own())
+            .env_clear()
+            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("LANG", "C.UTF-8")
+            .env("HOME", ".")
+            .envs(config.measured_environment())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        Self {
+            command,
+            program: line.first().map(PathBuf::from).unwrap_or_default(),
+        }
+    }
+}
+
+/// What each placeholder stands for. Everything of the engine's own directory is relative to it, so that the directories
+/// above can stay closed to the engine's user.
+fn substitutes(
+    config: &OwnedEngineConfig,
+    directory: &RuntimeDirectory,
+    confinement: Confinement,
+) -> BTreeMap<String, String> {
+    let mut all: BTreeMap<String, String> = config
+        .paths
+        .iter()
+        .map(|(name, path)| match confinement {
+            Confinement::Full => (format!("{{{name}}}"), format!("./in/{name}")),
+            Confinement::User | Confinement::Weak => (format!("{{{name}}}"), path.display().to_string()),
+        })
+        .collect();
+    all.insert(SOCKET.to_owned(), RuntimeDirectory::SOCKET.to_owned());
+    if let Some(slots) = directory.slots() {
+        all.insert(SLOTS.to_owned(), slots.display().to_string());
+    }
+    all
+}
+
+fn prepare_arguments(config: &OwnedEngineConfig, directory: &RuntimeDirectory) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = vec![
+        directory.own().into(),
+        directory.slots().map(OsString::from).unwrap_or_default(),
+        config.paths.len().to_string().into(),
+    ];
+    for (name, path) in &config.paths {
+        arguments.push(name.into());
+        arguments.push(path.into());
+    }
+    let needed: Vec<&Path> = [directory.own()]
+        .into_iter()
+        .chain(directory.slots())
+        .chain(std::iter::once(Path::new(&config.program)))
+        .collect();
+    for shared in SHARED.map(Path::new).into_iter().filter(|shared| shared.is_dir()) {
+        let keep = needed.iter().any(|path| path.starts_with(shared));
+        arguments.push(if keep {
+            format!("keep:{}", shared.display()).into()
+        } else {
+            shared.into()
+        });
+    }
+    arguments.push("--".into());
+    arguments
+}
