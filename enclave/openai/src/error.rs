@@ -131,13 +131,13 @@ impl ErrorCode {
     const fn message(self) -> &'static str {
         match self {
             ErrorCode::InvalidJson => "The body must be one JSON object.",
-            ErrorCode::InvalidType => "A parameter has the wrong type.",
-            ErrorCode::InvalidValue => "A parameter has a value that is not allowed.",
-            ErrorCode::MissingParameter => "A required parameter is missing.",
-            ErrorCode::UnknownParameter => "A parameter is not known here. Remove it.",
-            ErrorCode::DuplicateParameter => "A name appears twice in one object.",
-            ErrorCode::UnsupportedParameter => "A parameter is not supported here. Remove it.",
-            ErrorCode::UnsupportedValue => "A parameter has a value that is not supported here.",
+            ErrorCode::InvalidType => "This has the wrong type.",
+            ErrorCode::InvalidValue => "This value is not allowed.",
+            ErrorCode::MissingParameter => "This is required and missing.",
+            ErrorCode::UnknownParameter => "This parameter is not known here. Remove it.",
+            ErrorCode::DuplicateParameter => "This name appears twice in one object.",
+            ErrorCode::UnsupportedParameter => "This parameter is not supported here. Remove it.",
+            ErrorCode::UnsupportedValue => "This value is not supported here.",
             ErrorCode::UnsupportedMedia => {
                 "Media must be a base64 `data:` URI of a PNG, JPEG, WebP or GIF image, sent to a model with vision."
             }
@@ -145,7 +145,7 @@ impl ErrorCode {
                 "The model does not exist here. List the models to see the name that is served."
             }
             ErrorCode::UnknownUrl => "No such path or method.",
-            ErrorCode::RequestTooLarge => "The request is over a size limit.",
+            ErrorCode::RequestTooLarge => "This is over a size limit.",
             ErrorCode::ContextLengthExceeded => {
                 "The prompt and the requested output do not fit the model's context. Shorten them."
             }
@@ -234,8 +234,14 @@ impl ApiError {
             param: Option<&'a str>,
             code: &'a str,
         }
+        // Clients print the message alone, so it names the parameter too.
+        let text = self.detail.unwrap_or(self.code.message());
+        let message = self
+            .param
+            .as_ref()
+            .map_or_else(|| text.to_owned(), |param| format!("`{param}`: {text}"));
         let error = Body {
-            message: self.detail.unwrap_or(self.code.message()),
+            message: &message,
             r#type: self.code.kind(),
             param: self.param.as_deref(),
             code: self.code.as_str(),
@@ -276,7 +282,7 @@ mod tests {
         assert_eq!(error.status(), 400);
         assert_eq!(
             String::from_utf8(error.body()).unwrap(),
-            r#"{"error":{"message":"A parameter is not known here. Remove it.","type":"invalid_request_error","param":"id_slot","code":"unknown_parameter"}}"#
+            r#"{"error":{"message":"`id_slot`: This parameter is not known here. Remove it.","type":"invalid_request_error","param":"id_slot","code":"unknown_parameter"}}"#
         );
     }
 

@@ -51,7 +51,7 @@ impl ChatStream {
             if first || !piece.says_nothing() {
                 self.write(
                     plan,
-                    Some(ChunkChoice::new(piece, first, chat)),
+                    Some(&ChunkChoice::new(piece, first, chat)),
                     plan.include_usage.then_some(None),
                     out,
                 )?;
@@ -78,7 +78,7 @@ impl ChatStream {
     fn write(
         &self,
         plan: &Plan,
-        choice: Option<ChunkChoice<'_>>,
+        choice: Option<&ChunkChoice<'_>>,
         usage: Option<Option<UsageOut>>,
         out: &mut Zeroizing<Vec<u8>>,
     ) -> Result<(), ApiError> {
@@ -88,7 +88,7 @@ impl ChatStream {
             object: &'static str,
             created: u64,
             model: &'c str,
-            choices: &'c [ChunkChoice<'c>],
+            choices: &'c [&'c ChunkChoice<'c>],
             #[serde(skip_serializing_if = "Option::is_none")]
             usage: Option<Option<UsageOut>>,
         }

@@ -69,14 +69,14 @@ enum State {
     /// A whole answer, parsed when it has ended.
     Unary(Zeroizing<Vec<u8>>),
     /// A stream of events.
-    Stream(Sse, Stream),
+    Stream(Box<(Sse, Stream)>),
     /// An error was reported, or the end.
     Over,
 }
 
 enum Stream {
     Chat(ChatStream),
-    Response(Box<ResponseStream>),
+    Response(ResponseStream),
     Completion(CompletionStream),
 }
 
@@ -84,16 +84,13 @@ enum Stream {
 
 impl ResponseFilter {
     pub(crate) fn new(plan: Arc<Plan>, status: u16, options: FilterOptions) -> Self {
-        let state = if status == 200 {
-            Stream::new(&plan).map_or_else(
-                || State::Unary(Zeroizing::default()),
-                |s| State::Stream(Sse::default(), s),
-            )
-        } else {
-            State::Refused {
+        let state = match Stream::new(&plan) {
+            _ if status != 200 => State::Refused {
                 status,
                 body: Zeroizing::default(),
-            }
+            },
+            Some(stream) => State::Stream(Box::new((Sse::default(), stream))),
+            None => State::Unary(Zeroizing::default()),
         };
         Self {
             plan,
@@ -133,7 +130,7 @@ impl ResponseFilter {
         match std::mem::replace(&mut self.state, State::Over) {
             State::Refused { status, body } => return Err(fault::from_status(status, &body)),
             State::Unary(body) => self.summary = unary(&self.plan, self.options, &body, out)?,
-            State::Stream(..) | State::Over => {}
+            State::Stream(_) | State::Over => {}
         }
         if self.summary.finished {
             Ok(self.summary)
@@ -168,11 +165,14 @@ impl ResponseFilter {
                 extend(body, bytes);
                 Ok(())
             }
-            State::Stream(sse, stream) => sse.push(bytes, |event| {
-                let result = stream.event(event, plan, *options, out);
-                *summary = stream.progress().summary();
-                result
-            }),
+            State::Stream(both) => {
+                let (sse, stream) = &mut **both;
+                sse.push(bytes, |event| {
+                    let result = stream.event(event, plan, *options, out);
+                    *summary = stream.progress().summary();
+                    result
+                })
+            }
             State::Over => Err(ErrorCode::EngineError.into()),
         }
     }
@@ -188,7 +188,7 @@ impl Stream {
         }
         match &plan.answer {
             Answer::Chat(chat) => Some(Stream::Chat(ChatStream::new(chat))),
-            Answer::Response(chat, _) => Some(Stream::Response(Box::new(ResponseStream::new(plan, chat)))),
+            Answer::Response(chat, _) => Some(Stream::Response(ResponseStream::new(plan, chat))),
             Answer::Completion(completion) => Some(Stream::Completion(CompletionStream::new(completion))),
             Answer::Embedding(_) => None,
         }

@@ -40,8 +40,6 @@ pub(super) struct Call<'a> {
 pub(super) struct Reader {
     pub(super) head: Head,
     pub(super) progress: Progress,
-    /// Tokens that llama.cpp counted per choice, added up.
-    predicted: u64,
     /// Per choice the JSON of a demanded call so far.
     forced: Vec<Zeroizing<String>>,
 }
@@ -52,7 +50,6 @@ impl Reader {
         Self {
             head: Head::default(),
             progress: Progress::new(chat.choices),
-            predicted: 0,
             forced: (0..forced).map(|_| Zeroizing::new(String::new())).collect(),
         }
     }
@@ -65,27 +62,23 @@ impl Reader {
         chat: &ChatPlan,
     ) -> Result<Vec<Piece<'a>>, ApiError> {
         self.head.see(wire.id.as_deref(), wire.created);
-        let ends = wire
-            .choices
-            .iter()
-            .flatten()
-            .any(|choice| choice.finish_reason.is_some());
-        if let Some(timings) = wire.timings.filter(|_| ends && plan.stream) {
-            self.predicted = self.predicted.saturating_add(timings.predicted_n);
-        }
         if let Some(usage) = wire.usage {
-            let mut usage = Usage::from(usage);
-            if plan.dialect == Dialect::LlamaCpp && chat.choices > 1 && self.predicted > usage.completion {
-                usage.completion = self.predicted;
-                usage.total = usage.prompt.saturating_add(self.predicted);
-            }
-            *self.progress.usage_mut() = Some(usage);
+            self.count(usage.into(), plan);
         }
         wire.choices
             .into_iter()
             .flatten()
             .map(|choice| self.choice(choice, chat))
             .collect()
+    }
+
+    /// vLLM sends one usage for all; a stream of llama.cpp has one for each choice, which share the prompt.
+    fn count(&mut self, mut usage: Usage, plan: &Plan) {
+        if let (Some(sum), true, Dialect::LlamaCpp) = (self.progress.usage(), plan.stream, plan.dialect) {
+            usage.completion = sum.completion.saturating_add(usage.completion);
+            usage.total = usage.prompt.saturating_add(usage.completion);
+        }
+        *self.progress.usage_mut() = Some(usage);
     }
 
     fn choice<'a>(&mut self, wire: ChatChoiceWire<'a>, chat: &ChatPlan) -> Result<Piece<'a>, ApiError> {

@@ -121,7 +121,7 @@ impl ResponseStream {
             self.text(Kind::Message, text.as_deref().unwrap_or_default(), &logprobs, out)?;
         }
         for call in piece.calls {
-            self.tool_call(call, out)?;
+            self.tool_call(&call, out)?;
         }
         if piece.finish.is_some() {
             self.finish = piece.finish;
@@ -159,7 +159,7 @@ impl ResponseStream {
         self.events.write(name, &delta, out)
     }
 
-    fn tool_call(&mut self, call: Call<'_>, out: &mut Zeroizing<Vec<u8>>) -> Result<(), ApiError> {
+    fn tool_call(&mut self, call: &Call<'_>, out: &mut Zeroizing<Vec<u8>>) -> Result<(), ApiError> {
         let open = self
             .items
             .last()

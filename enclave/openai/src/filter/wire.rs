@@ -19,8 +19,6 @@ pub(super) struct ChatWire<'a> {
     #[serde(borrow)]
     pub(super) choices: Option<Vec<ChatChoiceWire<'a>>>,
     pub(super) usage: Option<UsageWire>,
-    /// llama.cpp: its usage counts one choice only, its timings count each.
-    pub(super) timings: Option<TimingsWire>,
 }
 
 #[derive(Deserialize)]
@@ -169,12 +167,6 @@ pub(super) struct PromptDetailsWire {
 #[derive(Clone, Copy, Deserialize)]
 pub(super) struct CompletionDetailsWire {
     pub(super) reasoning_tokens: Option<u64>,
-}
-
-#[derive(Clone, Copy, Deserialize)]
-pub(super) struct TimingsWire {
-    #[serde(default)]
-    pub(super) predicted_n: u64,
 }
 
 /// An error, as a body of its own or as an event. Older vLLM has the fields of `error` at the top beside `"object":"error"`.
