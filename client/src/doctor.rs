@@ -416,14 +416,32 @@ fn check_models(report: &mut Report, config: &ProxyConfig, member: &Member, offe
         })
     };
     let dead: Vec<_> = config.digests().into_iter().filter(|model| !live(model)).collect();
-    match nameless(config, &dead) {
+    if let Some(name) = nameless(config, &dead) {
+        let detail = format!("no accepted enclave has a live key of {name:?}");
+        return report.fail("models", detail, "check this machine's clock, and the enclave's log");
+    }
+    match misnamed(config, offered) {
         None => report.add("models", Status::Ok, "each has a live key of an accepted enclave"),
-        Some(name) => report.fail(
+        Some((name, served)) => report.fail(
             "models",
-            format!("no accepted enclave has a live key of {name:?}"),
-            "check this machine's clock, and the enclave's log",
+            format!("{name:?} is served as {served:?}"),
+            "use the served name in models: an enclave refuses another",
         ),
     }
+}
+
+/// A name of the configuration under which no enclave serves its digests, and a name under which one does.
+fn misnamed(config: &ProxyConfig, offered: &Offered) -> Option<(String, String)> {
+    config.models.iter().find_map(|(name, digests)| {
+        let keys = digests
+            .iter()
+            .filter_map(|digest| offered.get(digest))
+            .flat_map(BTreeMap::values)
+            .flatten();
+        let served: BTreeSet<&str> = keys.map(|key| key.unverified().served_model_name.as_str()).collect();
+        let other = *served.first()?;
+        (!served.contains(name.as_str())).then(|| (name.clone(), other.to_owned()))
+    })
 }
 
 #[cfg(test)]

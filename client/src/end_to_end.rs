@@ -311,6 +311,15 @@ async fn the_doctor_tells_what_fails_first() {
     assert_eq!(status(&report, "evidence"), Status::Failed);
     assert_eq!(status(&report, "models"), Status::Skipped);
 
+    let alias = set().await;
+    let models = BTreeMap::from([("alias".to_owned(), vec![MODEL])]);
+    let report = examine(&ProxyConfig {
+        models,
+        ..alias.config.clone()
+    })
+    .await;
+    assert_eq!(status(&report, "models"), Status::Failed);
+
     let one_machine = set().await;
     let mut spread = policy();
     spread.min_distinct_platforms = 2.try_into().unwrap();

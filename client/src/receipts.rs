@@ -3,6 +3,7 @@
 //! Two files: `receipt-<time>-<random>.json` names its evidence file, `evidence-<digest>.json`, which many receipts share.
 //! Neither holds content: hashes stand for the request and the answer.
 
+use crate::clock;
 use crate::files::{self, FileError};
 use crate::relying::Attested;
 use aws_lc_rs::digest::{SHA256, digest};
@@ -10,11 +11,12 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use cloister_attestation::evidence::MAX_EVIDENCE_LEN;
 use cloister_attestation::{
-    AppraisalPolicy, AttestationResult, Evidence, EvidenceError, Refusal, Sha256Digest, UnixTime, appraise,
+    AppraisalPolicy, AttestationResult, Evidence, EvidenceError, Refusal, Sha256Digest, Tee, UnixTime, appraise,
 };
 use cloister_session::opener::Ended;
-use cloister_session::receipt::{Receipt, ReceiptError, SignedReceipt};
+use cloister_session::receipt::{Outcome, Receipt, ReceiptError, SignedReceipt};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 /// Largest receipt file, bytes: a receipt is at most 2 KiB and is there twice.
@@ -213,6 +215,59 @@ fn check_same(receipt: &Receipt, attestation: &AttestationResult) -> Result<(), 
         return Err(ReceiptError::NotExclusive.into());
     }
     Ok(())
+}
+
+/// How the answer ended, in a word.
+pub fn outcome(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Complete => "complete",
+        Outcome::Error => "error",
+    }
+}
+
+/// For people. A SIMULATED TEE is said to be one, and what that means.
+impl fmt::Display for VerifiedReceipt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { receipt, attestation } = self;
+        let mut line = |name: &str, value: &dyn fmt::Display| writeln!(f, "{name:<18}{value}");
+        line("receipt", &"VALID: signed by an enclave that the policy accepts")?;
+        line("TEE", &attestation.tee().label())?;
+        if attestation.tee() == Tee::Simulated {
+            line(
+                "",
+                &"A SIMULATED TEE protects nothing: this receipt proves nothing about hardware.",
+            )?;
+        }
+        line("trust tier", &attestation.tier())?;
+        line("issued", &clock::rfc3339(receipt.issued_at))?;
+        line("outcome", &outcome(receipt.outcome))?;
+        line("enclave", &receipt.enclave_id)?;
+        line("measurement", &attestation.measurement())?;
+        line(
+            "model",
+            &format_args!("{:?} {}", attestation.workload().served_model_name, receipt.model),
+        )?;
+        line("workload", &receipt.workload)?;
+        line(
+            "epoch",
+            &format_args!(
+                "{} of boot {}, answer {}",
+                receipt.epoch, receipt.boot_id, receipt.sequence
+            ),
+        )?;
+        line("tenants in epoch", &receipt.distinct_tenants)?;
+        line("tenant", &receipt.tenant_id)?;
+        line("request", &receipt.request_id)?;
+        line("request hash", &receipt.request_hash)?;
+        line("response hash", &receipt.response_hash)?;
+        line("tokens at most", &receipt.usage_bucket)?;
+        line("stated policy", &receipt.policy)?;
+        line("scrub proof", &receipt.scrub_proof)?;
+        if receipt.gpu_checked_at.0 > 0 {
+            line("GPUs checked", &clock::rfc3339(receipt.gpu_checked_at))?;
+        }
+        Ok(())
+    }
 }
 
 /// Longest time that an answer takes, seconds.

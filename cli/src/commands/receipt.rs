@@ -1,14 +1,10 @@
 //! `cloister receipt`
 
-use super::tenant::rfc3339;
 use crate::args::ReceiptCommand;
 use crate::output::{CHECK_FAILED, Failed, Printer};
-use cloister_attestation::Tee;
-use cloister_client::receipts::{ReceiptFileError, VerifiedReceipt, verify_file};
+use cloister_client::receipts::{self, ReceiptFileError, VerifiedReceipt, verify_file};
 use cloister_client::run;
-use cloister_session::receipt::Outcome;
 use serde_json::{Value, json};
-use std::fmt::Write;
 
 pub(crate) fn run(command: &ReceiptCommand, printer: &Printer) -> Result<(), Failed> {
     let ReceiptCommand::Verify { file, policy } = command;
@@ -20,54 +16,8 @@ pub(crate) fn run(command: &ReceiptCommand, printer: &Printer) -> Result<(), Fai
             message: Some(format!("REFUSED: {refused}")),
         },
     })?;
-    printer.result(&text(&verified), &as_json(&verified));
+    printer.result(&verified.to_string(), &as_json(&verified));
     Ok(())
-}
-
-fn text(verified: &VerifiedReceipt) -> String {
-    let VerifiedReceipt { receipt, attestation } = verified;
-    let mut text = String::new();
-    let mut line = |name: &str, value: &dyn std::fmt::Display| {
-        // Writing to a string has no error.
-        let _ = writeln!(text, "{name:<18}{value}");
-    };
-    line("receipt", &"VALID: signed by an enclave that the policy accepts");
-    line("TEE", &attestation.tee().label());
-    if attestation.tee() == Tee::Simulated {
-        line(
-            "",
-            &"A SIMULATED TEE protects nothing: this receipt proves nothing about hardware.",
-        );
-    }
-    line("trust tier", &attestation.tier());
-    line("issued", &rfc3339(receipt.issued_at.0));
-    line("outcome", &outcome(receipt.outcome));
-    line("enclave", &receipt.enclave_id);
-    line("measurement", &attestation.measurement());
-    line(
-        "model",
-        &format_args!("{} ({})", attestation.workload().served_model_name, receipt.model),
-    );
-    line("workload", &receipt.workload);
-    line(
-        "epoch",
-        &format_args!(
-            "{} of boot {}, answer {}",
-            receipt.epoch, receipt.boot_id, receipt.sequence
-        ),
-    );
-    line("tenants in epoch", &receipt.distinct_tenants);
-    line("tenant", &receipt.tenant_id);
-    line("request", &receipt.request_id);
-    line("request hash", &receipt.request_hash);
-    line("response hash", &receipt.response_hash);
-    line("tokens at most", &receipt.usage_bucket);
-    line("stated policy", &receipt.policy);
-    line("scrub proof", &receipt.scrub_proof);
-    if receipt.gpu_checked_at.0 > 0 {
-        line("GPUs checked", &rfc3339(receipt.gpu_checked_at.0));
-    }
-    text
 }
 
 fn as_json(verified: &VerifiedReceipt) -> Value {
@@ -78,7 +28,7 @@ fn as_json(verified: &VerifiedReceipt) -> Value {
         "teeLabel": attestation.tee().label(),
         "tier": attestation.tier().to_string(),
         "issuedAt": receipt.issued_at.0,
-        "outcome": outcome(receipt.outcome),
+        "outcome": receipts::outcome(receipt.outcome),
         "enclaveId": receipt.enclave_id,
         "bootId": receipt.boot_id,
         "measurement": attestation.measurement(),
@@ -97,11 +47,4 @@ fn as_json(verified: &VerifiedReceipt) -> Value {
         "scrubProof": receipt.scrub_proof,
         "gpuCheckedAt": receipt.gpu_checked_at.0,
     })
-}
-
-fn outcome(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Complete => "complete",
-        Outcome::Error => "error",
-    }
 }

@@ -8,8 +8,6 @@ use cloister_session::credential;
 use serde_json::json;
 use std::env;
 use std::path::{Path, PathBuf};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 pub(crate) fn run(dir: Option<&Path>, command: TenantCommand, printer: &Printer) -> Result<(), Failed> {
     let dir = match dir {
@@ -58,7 +56,7 @@ fn issue(dir: &Path, args: IssueArgs, printer: &Printer) -> Result<(), Failed> {
             "credential {}\nmember key {}\nvalid until {}",
             issued.credential.display(),
             issued.member_key.display(),
-            rfc3339(issued.not_after.0)
+            clock::rfc3339(issued.not_after)
         ),
         &json!({ "credential": issued.credential, "memberKey": issued.member_key, "notAfter": issued.not_after.0 }),
     );
@@ -105,13 +103,4 @@ fn default_dir() -> Result<PathBuf, Failed> {
         .ok_or_else(|| {
             Failed::unusable("neither XDG_CONFIG_HOME nor HOME is set: name the directory of tenants with --dir")
         })
-}
-
-/// A time for people; the number when it is beyond the calendar.
-pub(super) fn rfc3339(seconds: u64) -> String {
-    i64::try_from(seconds)
-        .ok()
-        .and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok())
-        .and_then(|time| time.format(&Rfc3339).ok())
-        .unwrap_or_else(|| seconds.to_string())
 }

@@ -183,7 +183,7 @@ impl RelyingParty {
     fn heed(&self, pool: &Pool, failure: &Failure) {
         let about_keys = matches!(
             failure.code,
-            Code::KeysReplaced | Code::EnclaveRefused | Code::EnclaveUnavailable | Code::Interrupted
+            Code::KeysReplaced | Code::EnclaveRefused | Code::EnclaveUnavailable
         );
         if about_keys && failure.retryable {
             pool.invalidate();
@@ -192,11 +192,25 @@ impl RelyingParty {
     }
 }
 
+/// An enclave refuses a request that names its model otherwise, and the proxy does not change what a client wrote.
+fn check_name(name: &str, candidates: &[Candidate]) -> Result<(), Failure> {
+    let other = candidates
+        .iter()
+        .map(|candidate| &candidate.key.config().served_model_name)
+        .find(|served| *served != name);
+    other.map_or(Ok(()), |served| {
+        let message =
+            format!("the enclaves serve this digest as {served:?}: use that name in the proxy's configuration");
+        Err(Failure::new(Code::ModelNotFound, message).with_param("model"))
+    })
+}
+
 #[async_trait]
 impl Attempt for RelyingParty {
     async fn attempt(&self, call: &Call) -> Result<Answer, Failure> {
         let member = self.member.current()?;
         let (pool, candidates) = self.candidates(&call.model, &member).await?;
+        check_name(&call.model, &candidates)?;
         let (sealed, opener) = self.seal(call, member, &candidates).await?;
         let records = self
             .upstream

@@ -16,6 +16,8 @@ pub const MAX_OFFERED: usize = 256;
 
 /// Keys are asked for again this long before the last one ends, seconds. Enclaves give out the next one 180 s early.
 const RENEW_BEFORE: u64 = 150;
+/// While fewer enclaves are there than a request could name, more are looked for this often, seconds.
+const FILL_EVERY: u64 = 30;
 
 /// An enclave to seal for.
 #[derive(Clone)]
@@ -38,8 +40,10 @@ pub(super) struct Pool {
 struct State {
     draw: Draw,
     keys: BTreeMap<EnclaveId, Vec<Key>>,
-    /// Counts fetches; who waits for a fetch sees that another one did it.
+    /// Counts fetches; who waits for a fetch sees that another one did it, and how it ended.
     generation: u64,
+    failure: Option<Failure>,
+    filled_at: Option<UnixTime>,
     stale: bool,
 }
 
@@ -117,7 +121,8 @@ impl Pool {
             last.is_none_or(|last| last <= renew_at)
         };
         state.stale
-            || state.draw.kept(now, |_| true).enclaves.len() < self.shape.slots
+            || state.draw.kept(now, |_| true).enclaves.is_empty()
+            || (!state.draw.is_full(self.shape) && state.filled_at.is_none_or(|filled| now >= filled.plus(FILL_EVERY)))
             || state
                 .draw
                 .enclaves
@@ -134,7 +139,8 @@ impl Pool {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).generation
     }
 
-    /// Fetches keys, unless someone else has since `seen`, and draws what is missing.
+    /// Fetches keys and draws what is missing. Who waited while another did that shares its outcome: calls that find an
+    /// endpoint broken do not queue up to try it one after the other.
     pub(super) async fn refresh<U: Upstream + ?Sized>(
         &self,
         upstream: &U,
@@ -144,9 +150,41 @@ impl Pool {
         seen: u64,
     ) -> Result<(), Failure> {
         let _fetching = self.fetching.lock().await;
-        if self.generation() != seen {
-            return Ok(());
+        {
+            let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            if state.generation != seen {
+                return state.failure.clone().map_or(Ok(()), Err);
+            }
         }
+        let fetched = self.fetch(upstream, trust, tenant, now).await;
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.generation = state.generation.wrapping_add(1);
+        match fetched {
+            Ok((draw, keys)) => {
+                *state = State {
+                    draw,
+                    keys,
+                    generation: state.generation,
+                    failure: None,
+                    filled_at: Some(now),
+                    stale: false,
+                };
+                Ok(())
+            }
+            Err(failure) => {
+                state.failure = Some(failure.clone());
+                Err(failure)
+            }
+        }
+    }
+
+    async fn fetch<U: Upstream + ?Sized>(
+        &self,
+        upstream: &U,
+        trust: &Trust,
+        tenant: &TenantRef,
+        now: UnixTime,
+    ) -> Result<(Draw, BTreeMap<EnclaveId, Vec<Key>>), Failure> {
         let objects = upstream.key_configs(tenant, &self.model).await?;
         let offered = parse_offered(&objects, tenant, &self.model);
         if offered.is_empty() {
@@ -156,19 +194,12 @@ impl Pool {
             ));
         }
         let draw = self.draw(upstream, trust, tenant, now, &offered).await?;
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let keys = offered
             .into_iter()
             .filter(|(enclave, _)| draw.enclaves.iter().any(|(drawn, _)| drawn == enclave))
             .map(|(enclave, keys)| (enclave, keys.into_iter().map(Key::new).collect()))
             .collect();
-        *state = State {
-            draw,
-            keys,
-            generation: state.generation.wrapping_add(1),
-            stale: false,
-        };
-        Ok(())
+        Ok((draw, keys))
     }
 
     /// Keeps what is left of the draw and fills it up, asking no more enclaves for evidence than that takes.

@@ -45,7 +45,7 @@ fn set_with(enclaves: usize, policy: AppraisalPolicy, models: &[ModelDigest]) ->
     let issued = tenant.issue(&issue, clock()).unwrap();
     let member = MemberFiles::new(issued.credential, issued.member_key, CLUSTER.into(), clock.clone());
     let settings = Settings {
-        models: BTreeMap::from([("m".to_owned(), vec![MODEL])]),
+        models: BTreeMap::from([("m".to_owned(), vec![MODEL]), ("alias".to_owned(), vec![MODEL])]),
         candidates: 2,
         ttl: 120,
         receipts: Some(Arc::new(ReceiptStore::open(&dir.path().join("receipts")).unwrap())),
@@ -106,7 +106,12 @@ async fn a_call_is_sealed_answered_and_receipted() {
     assert_eq!(receipts.len(), 1);
     let verified = verify_file(&receipts[0], &policy()).unwrap();
     assert_eq!(verified.receipt.request_id, seen[0].request_id);
-    assert_eq!(verified.attestation.tee().label(), "SIMULATED");
+    let text = verified.to_string();
+    assert!(
+        text.contains("SIMULATED") && text.contains("proves nothing about hardware"),
+        "{text}"
+    );
+    assert!(text.contains(&seen[0].request_id.to_string()));
 }
 
 #[tokio::test]
@@ -304,6 +309,34 @@ async fn a_credential_for_other_models_is_refused_before_anything_is_sent() {
     let set = set_with(1, policy(), &[ModelDigest::from_bytes([8; 32])]);
     assert_eq!(set.fails().await, Code::CredentialUnusable);
     assert!(set.cluster.seen.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn another_name_than_the_enclaves_is_refused() {
+    let set = set(1);
+    let call = Call {
+        model: "alias".into(),
+        ..call()
+    };
+    let failure = set.party.attempt(&call).await.err().unwrap();
+    assert_eq!(failure.code, Code::ModelNotFound);
+    assert!(failure.message.contains("\"m\""), "{failure}");
+}
+
+#[tokio::test]
+async fn calls_that_wait_for_the_same_keys_share_one_fetch_and_its_failure() {
+    let set = set(1);
+    set.cluster.lie([Lie::NoKeys]);
+    let calls = futures::future::join_all((0..8).map(|_| set.ask(&ONCE))).await;
+    assert!(
+        calls
+            .into_iter()
+            .all(|outcome| outcome.is_err_and(|failure| failure.code == Code::NoEnclave))
+    );
+    assert_eq!(set.fetches().0, 1);
+    let calls = futures::future::join_all((0..8).map(|_| set.ask(&ONCE))).await;
+    assert!(calls.into_iter().all(|outcome| outcome.is_ok()));
+    assert_eq!(set.fetches(), (2, 1));
 }
 
 #[tokio::test]
