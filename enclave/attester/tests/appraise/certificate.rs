@@ -1,5 +1,7 @@
 //! Chains that are wrong in one way each, under a policy that names their root.
 
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::RSA_PSS_SHA384;
 use cloister_attestation::UnixTime;
 use cloister_attestation::danger::SIMULATED_TCB;
 use cloister_attestation::policy::{Generation, TcbVersion};
@@ -8,8 +10,9 @@ use cloister_enclave_attester::simulated::pki::{
     self, ARK_NAME, ASK_NAME, Spec, authority_extensions, extension, rsa_spki, vcek_extensions,
 };
 use const_oid::ObjectIdentifier;
+use der::asn1::BitString;
 use der::{Decode, Encode};
-use spki::AlgorithmIdentifierOwned;
+use spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned};
 use x509_cert::ext::Extension;
 
 use crate::support::{NOW, certificate, refused_chain, sign_again, verdict, with_chain, world};
@@ -140,16 +143,39 @@ fn other_signature_algorithms_are_refused() {
         oid: ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.12"),
         parameters: Some(der::asn1::Null.into()),
     };
-    let mut vcek = x509_cert::Certificate::from_der(&genuine_vcek()).unwrap();
-    vcek.signature_algorithm = pkcs1.clone();
-    let one_of_two = vcek.to_der().unwrap();
-    vcek.tbs_certificate.signature = pkcs1;
-    for vcek in [one_of_two, vcek.to_der().unwrap()] {
+    let genuine = x509_cert::Certificate::from_der(&genuine_vcek()).unwrap();
+    // Named outside, inside, and in both places: they must agree, and be the one.
+    for (outside, inside) in [(true, false), (false, true), (true, true)] {
+        let mut vcek = genuine.clone();
+        if outside {
+            vcek.signature_algorithm = pkcs1.clone();
+        }
+        if inside {
+            vcek.tbs_certificate.signature = pkcs1.clone();
+        }
         assert_eq!(
-            refused_chain(&chain.ark, &chain.ask, &vcek),
+            refused_chain(&chain.ark, &chain.ask, &vcek.to_der().unwrap()),
             certificate(Role::Vcek, Reason::SignatureAlgorithm)
         );
     }
+}
+
+#[test]
+fn older_versions_of_x509_are_refused() {
+    let chain = &world().chain;
+    let mut vcek = x509_cert::Certificate::from_der(&genuine_vcek()).unwrap();
+    vcek.tbs_certificate.version = x509_cert::Version::V2;
+    let mut signature = vec![0; chain.ask_key.public_modulus_len()];
+    let message = vcek.tbs_certificate.to_der().unwrap();
+    chain
+        .ask_key
+        .sign(&RSA_PSS_SHA384, &SystemRandom::new(), &message, &mut signature)
+        .unwrap();
+    vcek.signature = BitString::from_bytes(&signature).unwrap();
+    assert_eq!(
+        refused_chain(&chain.ark, &chain.ask, &vcek.to_der().unwrap()),
+        certificate(Role::Vcek, Reason::Malformed)
+    );
 }
 
 #[test]
@@ -210,6 +236,25 @@ fn a_chip_under_another_name_is_refused() {
 fn a_chip_with_a_key_of_another_kind_is_refused() {
     let refusal = refused_vcek(|spec| spec.spki = rsa_spki(&world().chain.ask_key).unwrap());
     assert_eq!(refusal, certificate(Role::Vcek, Reason::Key));
+    // The right point, said to be for key agreement only, then of another curve.
+    let mut spki = SubjectPublicKeyInfoOwned::from_der(&world().chip.spec(NOW).unwrap().spki).unwrap();
+    let right = spki.algorithm.clone();
+    spki.algorithm.oid = ObjectIdentifier::new_unwrap("1.3.132.1.12");
+    let refusal = refused_vcek(|spec| spec.spki = spki.to_der().unwrap());
+    assert_eq!(refusal, certificate(Role::Vcek, Reason::Key));
+    spki.algorithm = right;
+    spki.algorithm.parameters = Some((&ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7")).into());
+    let refusal = refused_vcek(|spec| spec.spki = spki.to_der().unwrap());
+    assert_eq!(refusal, certificate(Role::Vcek, Reason::Key));
+}
+
+#[test]
+fn an_authority_with_a_key_of_another_kind_signs_nothing() {
+    // The right modulus, said to be for another algorithm.
+    let mut spki = SubjectPublicKeyInfoOwned::from_der(&ask_spec().spki).unwrap();
+    spki.algorithm.oid = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.7");
+    let refusal = refused_ask(|spec| spec.spki = spki.to_der().unwrap());
+    assert_eq!(refusal, certificate(Role::Vcek, Reason::Signature));
 }
 
 #[test]
