@@ -9,6 +9,17 @@
 //! 4. [`EngineRequest::response_filter`] takes the engine's status; its bytes go through [`ResponseFilter::push`] and the end through
 //!    [`ResponseFilter::finish`]. What comes out is what the client sees.
 //!
+//! A streamed answer is complete only when `finish` says so: what `push` yields before may be shown, but an error must follow it if
+//! `finish` fails.
+//!
+//! # Where engines differ from OpenAI
+//!
+//! - `/v1/responses` is translated to a chat here, so that every engine gives the same, stateless responses.
+//! - A demanded tool call (`tool_choice` of `required` or a function) is a JSON answer under a schema for llama.cpp; it yields one call.
+//!   With `auto`, llama.cpp calls tools only if the model's chat template knows them.
+//! - llama.cpp counts one output only in the usage of a unary answer with several; streams are added up.
+//! - `reasoning_effort` reaches vLLM as one of its three words; llama.cpp has no such setting and does not get it.
+//!
 //! # Guarantees
 //!
 //! - No text of the engine is copied into an error, and no value of the request is.

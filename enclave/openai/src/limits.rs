@@ -48,11 +48,13 @@ pub const MAX_TOKENS: usize = 1 << 20;
 pub const MAX_TOKEN: i64 = i32::MAX as i64;
 /// Longest server-sent event of the engine.
 pub const MAX_EVENT: usize = 1 << 20;
-/// Longest unary answer of the engine: 2048 embeddings of 4096 dimensions as decimal numbers.
-pub const MAX_ANSWER: usize = 256 << 20;
+/// Longest unary answer of the engine: 2048 embeddings of 4096 dimensions in base64.
+pub const MAX_ANSWER: usize = 64 << 20;
 /// Longest error body of the engine that is looked at.
 pub const MAX_ERROR: usize = 64 << 10;
 /// Longest text that one streamed answer may hold where it has to be kept whole.
 pub const MAX_TEXT: usize = 16 << 20;
 /// Tool calls of one answer.
 pub const MAX_ANSWER_CALLS: usize = 256;
+/// Items of one response.
+pub const MAX_ITEMS: usize = 512;

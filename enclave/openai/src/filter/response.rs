@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     ApiError,
-    limits::{MAX_ANSWER_CALLS, MAX_TEXT},
+    limits::{MAX_ITEMS, MAX_TEXT},
     plan::{ChatPlan, Plan, ResponsePlan},
     secret::{extend, write_json},
 };
@@ -170,9 +170,6 @@ impl ResponseStream {
             let (Some(id), Some(name), true) = (&call.id, &call.name, in_order) else {
                 return Err(broken());
             };
-            if self.items.len() >= MAX_ANSWER_CALLS {
-                return Err(broken());
-            }
             self.open(|head, place| Item::call(head, place, id, name), out)?;
             self.call = Some(call.index);
         }
@@ -198,6 +195,9 @@ impl ResponseStream {
     fn open(&mut self, make: impl FnOnce(&Head, usize) -> Item, out: &mut Zeroizing<Vec<u8>>) -> Result<(), ApiError> {
         self.close("completed", out)?;
         let output_index = self.items.len();
+        if output_index >= MAX_ITEMS {
+            return Err(broken());
+        }
         let item = make(&self.reader.head, output_index);
         let added = ItemEvent {
             output_index,

@@ -5,7 +5,7 @@ use proptest::{collection::vec, prelude::*, sample::select};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    filter::cases,
+    cases::cases,
     support::{MODEL, context, run},
 };
 

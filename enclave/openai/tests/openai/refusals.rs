@@ -1,4 +1,4 @@
-//! Each refusal, with its code and the parameter that it names.
+//! Refusals of any request and of chats, each with its code and the parameter that it names.
 
 use cloister_enclave_openai::{Context, Dialect, Endpoint, ErrorCode, limits, sanitize};
 use serde_json::{Value, json};
@@ -11,25 +11,25 @@ use ErrorCode::{
     UnknownParameter, UnsupportedMedia, UnsupportedParameter, UnsupportedValue,
 };
 
-const MARKER: &str = "marker-5f1c";
+pub(crate) const MARKER: &str = "marker-5f1c";
 
 fn chat() -> Value {
     json!({"model": MODEL, "messages": [{"role": "user", "content": "hi"}]})
 }
 
-fn with(mut body: Value, name: &str, value: Value) -> Value {
+pub(crate) fn with(mut body: Value, name: &str, value: Value) -> Value {
     body[name] = value;
     body
 }
 
 /// Refused in both dialects, with this code and parameter and without any value in the body of the error.
-fn refused(endpoint: Endpoint, body: &Value, code: ErrorCode, param: &str) {
+pub(crate) fn refused(endpoint: Endpoint, body: &Value, code: ErrorCode, param: &str) {
     for dialect in [Dialect::LlamaCpp, Dialect::Vllm] {
         refused_in(dialect, endpoint, body, code, param);
     }
 }
 
-fn refused_in(dialect: Dialect, endpoint: Endpoint, body: &Value, code: ErrorCode, param: &str) {
+pub(crate) fn refused_in(dialect: Dialect, endpoint: Endpoint, body: &Value, code: ErrorCode, param: &str) {
     let Err(error) = request(endpoint, dialect, body) else {
         panic!("{param} was let through: {body:.200}")
     };
@@ -146,44 +146,18 @@ fn names_off_the_list() {
 }
 
 #[test]
+#[rustfmt::skip] // A table: one line for each case.
 fn names_off_the_list_below_the_top() {
     let cases = [
-        (
-            json!({"messages": [{"role": "user", "content": "a", "x": MARKER}]}),
-            "messages[0].x",
-        ),
-        (
-            json!({"messages": [{"role": "user", "content": [{"type": "text", "text": "a", "cache_control": MARKER}]}]}),
-            "messages[0].content[0].cache_control",
-        ),
-        (
-            json!({"messages": [{"role": "tool", "tool_call_id": "a", "content": "a", "name": MARKER}]}),
-            "messages[0].name",
-        ),
-        (
-            json!({"messages": [{"role": "assistant", "tool_calls": [{"id": "a", "type": "function", "function": {"name": "f", "arguments": "", "x": 1}}]}]}),
-            "messages[0].tool_calls[0].function.x",
-        ),
-        (
-            json!({"tools": [{"type": "function", "function": {"name": "f", "x": MARKER}}]}),
-            "tools[0].function.x",
-        ),
-        (
-            json!({"tools": [{"type": "function", "function": {"name": "f"}, "x": MARKER}]}),
-            "tools[0].x",
-        ),
-        (
-            json!({"response_format": {"type": "text", "schema": MARKER}}),
-            "response_format.schema",
-        ),
-        (
-            json!({"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {}, "x": 1}}}),
-            "response_format.json_schema.x",
-        ),
-        (
-            json!({"stream": true, "stream_options": {"continuous_usage_stats": true}}),
-            "stream_options.continuous_usage_stats",
-        ),
+        (json!({"messages": [{"role": "user", "content": "a", "x": MARKER}]}), "messages[0].x"),
+        (json!({"messages": [{"role": "user", "content": [{"type": "text", "text": "a", "cache_control": MARKER}]}]}), "messages[0].content[0].cache_control"),
+        (json!({"messages": [{"role": "tool", "tool_call_id": "a", "content": "a", "name": MARKER}]}), "messages[0].name"),
+        (json!({"messages": [{"role": "assistant", "tool_calls": [{"id": "a", "type": "function", "function": {"name": "f", "arguments": "", "x": 1}}]}]}), "messages[0].tool_calls[0].function.x"),
+        (json!({"tools": [{"type": "function", "function": {"name": "f", "x": MARKER}}]}), "tools[0].function.x"),
+        (json!({"tools": [{"type": "function", "function": {"name": "f"}, "x": MARKER}]}), "tools[0].x"),
+        (json!({"response_format": {"type": "text", "schema": MARKER}}), "response_format.schema"),
+        (json!({"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {}, "x": 1}}}), "response_format.json_schema.x"),
+        (json!({"stream": true, "stream_options": {"continuous_usage_stats": true}}), "stream_options.continuous_usage_stats"),
     ];
     for (fields, param) in cases {
         let mut body = chat();
@@ -312,91 +286,28 @@ fn parameters_of_openai_that_are_not_offered() {
 }
 
 #[test]
+#[rustfmt::skip] // A table: one line for each case.
 fn messages_that_do_not_fit() {
     let cases = [
-        (
-            json!({"role": MARKER, "content": "a"}),
-            UnsupportedValue,
-            "messages[0].role",
-        ),
-        (
-            json!({"role": "function", "name": "f", "content": "a"}),
-            UnsupportedValue,
-            "messages[0].role",
-        ),
+        (json!({"role": MARKER, "content": "a"}), UnsupportedValue, "messages[0].role"),
+        (json!({"role": "function", "name": "f", "content": "a"}), UnsupportedValue, "messages[0].role"),
         (json!({"content": "a"}), MissingParameter, "messages[0].role"),
         (json!({"role": "user"}), MissingParameter, "messages[0].content"),
-        (
-            json!({"role": "user", "content": null}),
-            MissingParameter,
-            "messages[0].content",
-        ),
-        (
-            json!({"role": "user", "content": 5}),
-            InvalidType,
-            "messages[0].content",
-        ),
-        (
-            json!({"role": "user", "content": []}),
-            InvalidValue,
-            "messages[0].content",
-        ),
-        (
-            json!({"role": "user", "content": "a", "name": "not a name"}),
-            InvalidValue,
-            "messages[0].name",
-        ),
+        (json!({"role": "user", "content": null}), MissingParameter, "messages[0].content"),
+        (json!({"role": "user", "content": 5}), InvalidType, "messages[0].content"),
+        (json!({"role": "user", "content": []}), InvalidValue, "messages[0].content"),
+        (json!({"role": "user", "content": "a", "name": "not a name"}), InvalidValue, "messages[0].name"),
         (json!({"role": "assistant"}), MissingParameter, "messages[0].content"),
-        (
-            json!({"role": "assistant", "content": "a", "audio": {"id": MARKER}}),
-            UnsupportedParameter,
-            "messages[0].audio",
-        ),
-        (
-            json!({"role": "assistant", "content": "a", "function_call": {"name": MARKER}}),
-            UnsupportedParameter,
-            "messages[0].function_call",
-        ),
-        (
-            json!({"role": "assistant", "tool_calls": [{"id": "a", "type": "custom"}]}),
-            UnsupportedValue,
-            "messages[0].tool_calls[0].type",
-        ),
-        (
-            json!({"role": "tool", "content": "a"}),
-            MissingParameter,
-            "messages[0].tool_call_id",
-        ),
-        (
-            json!({"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": MARKER}}]}),
-            UnsupportedValue,
-            "messages[0].content[0].type",
-        ),
-        (
-            json!({"role": "user", "content": [{"type": "file", "file": {"file_id": MARKER}}]}),
-            UnsupportedValue,
-            "messages[0].content[0].type",
-        ),
-        (
-            json!({"role": "user", "content": [{"type": "video_url", "video_url": {"url": MARKER}}]}),
-            UnsupportedValue,
-            "messages[0].content[0].type",
-        ),
-        (
-            json!({"role": "user", "content": [{"type": "refusal", "refusal": MARKER}]}),
-            UnsupportedValue,
-            "messages[0].content[0].type",
-        ),
-        (
-            json!({"role": "system", "content": [{"type": "image_url", "image_url": {"url": MARKER}}]}),
-            UnsupportedValue,
-            "messages[0].content[0].type",
-        ),
-        (
-            json!({"role": "tool", "tool_call_id": "a", "content": [{"type": "image_url", "image_url": {"url": MARKER}}]}),
-            UnsupportedValue,
-            "messages[0].content[0].type",
-        ),
+        (json!({"role": "assistant", "content": "a", "audio": {"id": MARKER}}), UnsupportedParameter, "messages[0].audio"),
+        (json!({"role": "assistant", "content": "a", "function_call": {"name": MARKER}}), UnsupportedParameter, "messages[0].function_call"),
+        (json!({"role": "assistant", "tool_calls": [{"id": "a", "type": "custom"}]}), UnsupportedValue, "messages[0].tool_calls[0].type"),
+        (json!({"role": "tool", "content": "a"}), MissingParameter, "messages[0].tool_call_id"),
+        (json!({"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": MARKER}}]}), UnsupportedValue, "messages[0].content[0].type"),
+        (json!({"role": "user", "content": [{"type": "file", "file": {"file_id": MARKER}}]}), UnsupportedValue, "messages[0].content[0].type"),
+        (json!({"role": "user", "content": [{"type": "video_url", "video_url": {"url": MARKER}}]}), UnsupportedValue, "messages[0].content[0].type"),
+        (json!({"role": "user", "content": [{"type": "refusal", "refusal": MARKER}]}), UnsupportedValue, "messages[0].content[0].type"),
+        (json!({"role": "system", "content": [{"type": "image_url", "image_url": {"url": MARKER}}]}), UnsupportedValue, "messages[0].content[0].type"),
+        (json!({"role": "tool", "tool_call_id": "a", "content": [{"type": "image_url", "image_url": {"url": MARKER}}]}), UnsupportedValue, "messages[0].content[0].type"),
     ];
     for (message, code, param) in cases {
         refused(
@@ -508,6 +419,20 @@ fn counts_and_lengths() {
         RequestTooLarge,
         "metadata",
     );
+    let described = json!([{"type": "function", "function": {"name": "f", "description": "x".repeat(limits::MAX_DESCRIPTION + 1)}}]);
+    refused(
+        ChatCompletions,
+        &with(chat(), "tools", described),
+        RequestTooLarge,
+        "tools[0].function.description",
+    );
+    let answered = json!({"role": "tool", "content": "a", "tool_call_id": "x".repeat(limits::MAX_ID + 1)});
+    refused(
+        ChatCompletions,
+        &json!({"model": MODEL, "messages": [answered]}),
+        RequestTooLarge,
+        "messages[0].tool_call_id",
+    );
     let call = json!({"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}});
     let calls = json!({"role": "assistant", "tool_calls": vec![call; limits::MAX_TOOL_CALLS + 1]});
     refused(
@@ -572,223 +497,6 @@ fn nesting_without_end_is_refused_without_recursion() {
         .err()
         .unwrap();
     assert_eq!((error.code(), error.param()), (InvalidType, Some("messages[0]")));
-}
-
-#[test]
-fn responses_keep_nothing() {
-    let base = json!({"model": MODEL, "input": "hi"});
-    for (name, value, code) in [
-        ("store", json!(true), UnsupportedValue),
-        ("previous_response_id", json!(MARKER), UnsupportedParameter),
-        ("conversation", json!({"id": MARKER}), UnsupportedParameter),
-        ("background", json!(true), UnsupportedValue),
-        ("prompt", json!({"id": MARKER}), UnsupportedParameter),
-        ("context_management", json!([]), UnsupportedParameter),
-        ("truncation", json!("auto"), UnsupportedValue),
-        ("moderation", json!({}), UnsupportedParameter),
-    ] {
-        refused(Responses, &with(base.clone(), name, value), code, name);
-    }
-}
-
-#[test]
-fn responses_that_do_not_fit() {
-    let base = json!({"model": MODEL, "input": "hi"});
-    let input = |item: Value| json!({"model": MODEL, "input": [item]});
-    for (body, code, param) in [
-        (json!({"model": MODEL}), MissingParameter, "input"),
-        (json!({"model": MODEL, "input": []}), InvalidValue, "input"),
-        (json!({"model": MODEL, "input": 3}), InvalidType, "input"),
-        (
-            input(json!({"type": "item_reference", "id": MARKER})),
-            UnsupportedValue,
-            "input[0]",
-        ),
-        (
-            input(json!({"type": "computer_call", "id": MARKER})),
-            UnsupportedValue,
-            "input[0]",
-        ),
-        (
-            input(json!({"role": "tool", "content": MARKER})),
-            UnsupportedValue,
-            "input[0].role",
-        ),
-        (
-            input(json!({"role": "user", "content": "a", "x": 1})),
-            UnknownParameter,
-            "input[0].x",
-        ),
-        (
-            input(json!({"role": "user", "content": [{"type": "input_file", "file_data": MARKER}]})),
-            UnsupportedValue,
-            "input[0].content[0].type",
-        ),
-        (
-            input(json!({"role": "user", "content": [{"type": "input_audio"}]})),
-            UnsupportedValue,
-            "input[0].content[0].type",
-        ),
-        (
-            input(json!({"role": "user", "content": [{"type": "input_image", "file_id": MARKER}]})),
-            UnsupportedParameter,
-            "input[0].content[0].file_id",
-        ),
-        (
-            input(json!({"role": "user", "content": [{"type": "input_image", "image_url": "https://marker-5f1c"}]})),
-            UnsupportedMedia,
-            "input[0].content[0].image_url",
-        ),
-        (
-            input(json!({"role": "assistant", "content": [{"type": "input_image", "image_url": MARKER}]})),
-            UnsupportedValue,
-            "input[0].content[0].type",
-        ),
-        (
-            input(json!({"type": "function_call", "name": "f", "arguments": "{}"})),
-            MissingParameter,
-            "input[0].call_id",
-        ),
-        (
-            input(json!({"type": "function_call_output", "output": "a"})),
-            MissingParameter,
-            "input[0].call_id",
-        ),
-        (
-            with(base.clone(), "tools", json!([{"type": "web_search"}])),
-            UnsupportedValue,
-            "tools[0].type",
-        ),
-        (
-            with(
-                base.clone(),
-                "tools",
-                json!([{"type": "function", "name": "f", "x": 1}]),
-            ),
-            UnknownParameter,
-            "tools[0].x",
-        ),
-        (
-            with(base.clone(), "tool_choice", json!({"type": "function", "name": "f"})),
-            InvalidValue,
-            "tool_choice",
-        ),
-        (
-            with(base.clone(), "tool_choice", json!({"type": "file_search"})),
-            UnsupportedValue,
-            "tool_choice.type",
-        ),
-        (
-            with(base.clone(), "include", json!(["file_search_call.results"])),
-            UnsupportedValue,
-            "include[0]",
-        ),
-        (
-            with(base.clone(), "text", json!({"format": {"type": MARKER}})),
-            UnsupportedValue,
-            "text.format.type",
-        ),
-        (with(base.clone(), "text", json!({"x": 1})), UnknownParameter, "text.x"),
-        (
-            with(base.clone(), "reasoning", json!({"effort": MARKER})),
-            UnsupportedValue,
-            "reasoning.effort",
-        ),
-        (
-            with(base.clone(), "reasoning", json!({"x": 1})),
-            UnknownParameter,
-            "reasoning.x",
-        ),
-        (
-            with(base.clone(), "max_output_tokens", json!(0)),
-            InvalidValue,
-            "max_output_tokens",
-        ),
-        (
-            with(base.clone(), "top_logprobs", json!(21)),
-            InvalidValue,
-            "top_logprobs",
-        ),
-        (with(base, "stream_options", json!({})), InvalidValue, "stream_options"),
-    ] {
-        refused(Responses, &body, code, param);
-    }
-}
-
-#[test]
-fn completions_that_do_not_fit() {
-    let base = json!({"model": MODEL, "prompt": "hi"});
-    for (body, code, param) in [
-        (json!({"model": MODEL}), MissingParameter, "prompt"),
-        (
-            with(base.clone(), "suffix", json!(MARKER)),
-            UnsupportedParameter,
-            "suffix",
-        ),
-        (with(base.clone(), "best_of", json!(2)), UnsupportedParameter, "best_of"),
-        (with(base.clone(), "logprobs", json!(6)), InvalidValue, "logprobs"),
-        (with(base.clone(), "max_tokens", json!(0)), InvalidValue, "max_tokens"),
-        (with(base.clone(), "prompt", json!([])), InvalidValue, "prompt"),
-        (with(base.clone(), "prompt", json!([[]])), InvalidValue, "prompt[0]"),
-        (with(base.clone(), "prompt", json!([1, "a"])), InvalidType, "prompt"),
-        (with(base.clone(), "prompt", json!(["a", 1])), InvalidType, "prompt[1]"),
-        (with(base.clone(), "prompt", json!([-1])), InvalidType, "prompt"),
-        (
-            with(base.clone(), "prompt", json!([4_000_000_000_u32])),
-            InvalidValue,
-            "prompt",
-        ),
-        (with(base.clone(), "prompt", json!({"a": 1})), InvalidType, "prompt"),
-        (
-            with(base.clone(), "prompt", json!(vec!["a"; limits::MAX_PROMPTS + 1])),
-            RequestTooLarge,
-            "prompt",
-        ),
-        (
-            with(with(base.clone(), "prompt", json!(vec!["a"; 20])), "n", json!(16)),
-            RequestTooLarge,
-            "n",
-        ),
-    ] {
-        refused(Completions, &body, code, param);
-    }
-    // An engine that would drop it in silence does not get it.
-    refused_in(
-        Dialect::LlamaCpp,
-        Completions,
-        &with(base, "echo", json!(true)),
-        UnsupportedValue,
-        "echo",
-    );
-}
-
-#[test]
-fn embeddings_that_do_not_fit() {
-    let base = json!({"model": MODEL, "input": "hi"});
-    for (body, code, param) in [
-        (json!({"model": MODEL}), MissingParameter, "input"),
-        (
-            with(base.clone(), "dimensions", json!(64)),
-            UnsupportedParameter,
-            "dimensions",
-        ),
-        (
-            with(base.clone(), "encoding_format", json!(MARKER)),
-            UnsupportedValue,
-            "encoding_format",
-        ),
-        (with(base.clone(), "input", json!("")), InvalidValue, "input"),
-        (with(base.clone(), "input", json!(["a", ""])), InvalidValue, "input"),
-        (with(base.clone(), "input", json!([])), InvalidValue, "input"),
-        (
-            with(base.clone(), "input", json!(vec!["a"; limits::MAX_INPUTS + 1])),
-            RequestTooLarge,
-            "input",
-        ),
-        (with(base, "stream", json!(true)), UnknownParameter, "stream"),
-    ] {
-        refused(Embeddings, &body, code, param);
-    }
 }
 
 #[test]
