@@ -223,15 +223,24 @@ impl Place {
         turn
     }
 
-    /// The replica did not take it: back into the queue, for another candidate.
+    /// The replica failed: back into the queue, for another candidate.
     pub(crate) fn retry(&mut self) {
+        self.requeue(Scheduler::retry);
+    }
+
+    /// The replica refused: back into the queue, for another candidate, or for the same in another lease.
+    pub(crate) fn refused(&mut self) {
+        self.requeue(Scheduler::refused);
+    }
+
+    fn requeue(&mut self, event: fn(&mut Scheduler, Moment, Ticket) -> Vec<Action>) {
         let (sender, turn) = oneshot::channel();
         self.turn = turn;
         self.stopped_running();
         self.since = self.dispatcher.clock.now();
         let mut state = self.dispatcher.lock();
         state.waiting.insert(self.ticket, sender);
-        let actions = state.scheduler.retry(self.since, self.ticket);
+        let actions = event(&mut state.scheduler, self.since, self.ticket);
         self.dispatcher.carry_out(state, actions);
     }
 

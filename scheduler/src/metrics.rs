@@ -50,7 +50,7 @@ pub(crate) struct Metrics {
     refused: Counter<Code>,
     waited: Histogram<WaitEnd>,
     first_byte: Histogram<()>,
-    failovers: Counter<()>,
+    retries: Counter<()>,
     running: UpDownCounter<()>,
     commands: Counter<(CommandKind, CommandResult)>,
 }
@@ -77,10 +77,10 @@ impl Metrics {
                 "Time from dispatch to the first byte of the answer.",
                 SECONDS,
             ),
-            failovers: meter.counter(
-                "cloister.scheduler.failovers",
+            retries: meter.counter(
+                "cloister.scheduler.retries",
                 "{request}",
-                "Requests taken to another candidate.",
+                "Requests that went back into the queue after an attempt.",
             ),
             running: meter.up_down_counter(
                 "cloister.scheduler.running",
@@ -109,8 +109,8 @@ impl Metrics {
         self.first_byte.record(first_byte.as_secs_f64(), ());
     }
 
-    pub(crate) fn failed_over(&self) {
-        self.failovers.add(1, ());
+    pub(crate) fn retried(&self) {
+        self.retries.add(1, ());
     }
 
     pub(crate) fn running(&self, change: i64) {

@@ -195,12 +195,13 @@ pub async fn run(flags: Flags) -> ExitCode {
         Ok(config) => config,
         Err(error) => return fail(&error, EXIT_CONFIG),
     };
-    let server = match Server::bind(config).await {
-        Ok(server) => server,
-        Err(error) => return fail(&error, EXIT_FAILED),
-    };
+    // Before anything says that the program runs: a signal that comes then must not be missed.
     let stop = match stop_signal() {
         Ok(stop) => stop,
+        Err(error) => return fail(&error, EXIT_FAILED),
+    };
+    let server = match Server::bind(config).await {
+        Ok(server) => server,
         Err(error) => return fail(&error, EXIT_FAILED),
     };
     server.serve(stop).await;

@@ -15,7 +15,7 @@ use axum::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use cloister_attestation::{EnclaveId, ModelDigest};
 use cloister_proto::EvidenceRequest;
-use cloister_scheduler_core::Request;
+use cloister_scheduler_core::{Rejection, Request};
 use cloister_session::{REQUEST_MEDIA_TYPE, RESPONSE_MEDIA_TYPE, TenantRef, outer::Header};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
@@ -210,16 +210,20 @@ impl Service {
     async fn pursue(&self, mut place: Place, upload: Upload, candidates: usize) -> Result<Response, Refusal> {
         // What the last candidate said is worth more than that there is no other.
         let mut last = None;
-        for tried in 1..=candidates {
+        let mut failures = 0;
+        loop {
             let replica = match place.turn().await {
                 Turn::Dispatched(replica) => replica,
-                Turn::Rejected(reason) => return Err(last.unwrap_or_else(|| reason.into())),
+                Turn::Rejected(Rejection::CandidateUnavailable) => {
+                    return Err(last.unwrap_or_else(|| Code::CandidateUnavailable.into()));
+                }
+                Turn::Rejected(reason) => return Err(reason.into()),
             };
             let (Some(enclave), Some(body)) = (self.enclaves.get(replica), upload.attempt()) else {
                 return Err(Code::TooLargeToRetry.into());
             };
             let sent = Instant::now();
-            let refusal = match forward(enclave, body, self.timeouts.first_byte).await {
+            match forward(enclave, body, self.timeouts.first_byte).await {
                 Outcome::Answered(body) => {
                     self.metrics.answered(sent.elapsed());
                     upload.commit();
@@ -230,23 +234,26 @@ impl Service {
                     let (code, retryable) = (Code::UpstreamFailed, false);
                     return Err(Refusal { code, retryable });
                 }
-                Outcome::Refused { retryable } => Refusal {
-                    code: Code::Refused,
-                    retryable,
-                },
-                Outcome::Failed => Code::UpstreamFailed.into(),
-            };
-            if tried == candidates || !refusal.retryable {
-                return Err(refusal);
+                Outcome::Refused { retryable } => {
+                    let code = Code::Refused;
+                    let refusal = Refusal { code, retryable };
+                    if !retryable || !upload.is_replayable() {
+                        return Err(refusal);
+                    }
+                    last = Some(refusal);
+                    place.refused();
+                }
+                Outcome::Failed => {
+                    failures += 1;
+                    if failures < candidates && !upload.is_replayable() {
+                        return Err(Code::TooLargeToRetry.into());
+                    }
+                    last = Some(Code::UpstreamFailed.into());
+                    place.retry();
+                }
             }
-            if !upload.is_replayable() {
-                return Err(Code::TooLargeToRetry.into());
-            }
-            last = Some(refusal);
-            self.metrics.failed_over();
-            place.retry();
+            self.metrics.retried();
         }
-        Err(last.unwrap_or_else(|| Code::CandidateUnavailable.into()))
     }
 
     async fn evidence(

@@ -15,11 +15,12 @@
 //! - Each waiting tenant causes at most one drain at a time per request that nothing else will serve.
 //!
 //! # Guarantees
-//! - A request is dispatched only to a replica whose last report says that this request's tenant holds it, at most once per candidate.
+//! - A request is dispatched only to a replica whose last report says that this request's tenant holds it, at most once per candidate,
+//!   refusals by a replica whose lease has ended since not counted: what was refused was not run.
 //! - At most one command per replica is outstanding, and its `expect` is the epoch last reported. Old news never undoes newer news:
 //!   within one boot, reports move forward only.
 //! - Each submitted request is answered by exactly one of [`Action::Dispatch`] and [`Action::Reject`], unless it is cancelled; each
-//!   [`Scheduler::retry`] starts that anew.
+//!   [`Scheduler::retry`] and [`Scheduler::refused`] starts that anew.
 //! - No queue is longer than its tenant's [`TenantLimits::max_queued`].
 
 mod lease;

@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    lease::{LeaseReport, LeaseState, Observed, Replica, Source},
+    lease::{Command, LeaseReport, LeaseState, Observed, Replica, Source},
     queue::{Pending, Tenant},
     types::{
         Action, Candidate, Epoch, InvalidPolicy, MAX_CANDIDATES, Moment, Policy, Rejection, ReplicaIndex, Request,
@@ -35,8 +35,9 @@ enum Place {
     Queued(TenantIndex),
     Running {
         tenant: TenantIndex,
-        replica: ReplicaIndex,
+        candidate: Candidate,
         epoch: Epoch,
+        /// With the candidates that are left.
         pending: Pending,
     },
 }
@@ -86,33 +87,22 @@ impl Scheduler {
             Some(Place::Queued(tenant)) => {
                 self.unqueue(tenant, ticket);
             }
-            Some(Place::Running { replica, epoch, .. }) => self.release(now, replica, epoch),
+            Some(Place::Running { candidate, epoch, .. }) => self.release(now, candidate.replica, epoch),
             None => {}
         }
         self.decide(now)
     }
 
-    /// The replica did not take the dispatched request: it goes back to its place in the queue, without that candidate.
+    /// The replica failed before it answered the dispatched request, which goes back to its place in the queue, without that candidate.
     pub fn retry(&mut self, now: Moment, ticket: Ticket) -> Vec<Action> {
-        match self.requests.remove(&ticket) {
-            Some(Place::Running {
-                tenant,
-                replica,
-                epoch,
-                pending,
-            }) => {
-                self.release(now, replica, epoch);
-                if pending.candidates.is_empty() {
-                    self.reject(ticket, Rejection::CandidateUnavailable);
-                } else {
-                    self.enqueue(now, ticket, tenant, pending.candidates, pending.deadline);
-                }
-            }
-            Some(queued @ Place::Queued(_)) => {
-                self.requests.insert(ticket, queued);
-            }
-            None => {}
-        }
+        self.requeue(now, ticket, false);
+        self.decide(now)
+    }
+
+    /// The replica refused the dispatched request, which it therefore never ran. Where the end of the lease explains that, since the
+    /// request and the drain passed each other, the candidate stays one; else this is [`retry`](Self::retry).
+    pub fn refused(&mut self, now: Moment, ticket: Ticket) -> Vec<Action> {
+        self.requeue(now, ticket, true);
         self.decide(now)
     }
 
@@ -177,6 +167,42 @@ impl Scheduler {
     /// The boot last reported by a replica.
     pub fn boot(&self, replica: ReplicaIndex) -> Option<crate::BootId> {
         self.replicas.get(replica.0)?.boot()
+    }
+
+    fn requeue(&mut self, now: Moment, ticket: Ticket, was_refused: bool) {
+        let place = match self.requests.remove(&ticket) {
+            Some(place @ Place::Queued(_)) => {
+                self.requests.insert(ticket, place);
+                return;
+            }
+            place => place,
+        };
+        let Some(Place::Running {
+            tenant,
+            candidate,
+            epoch,
+            mut pending,
+        }) = place
+        else {
+            return;
+        };
+        self.release(now, candidate.replica, epoch);
+        if was_refused && !self.is_held(candidate.replica, epoch, tenant) {
+            pending.candidates.insert(0, candidate);
+        }
+        if pending.candidates.is_empty() {
+            self.reject(ticket, Rejection::CandidateUnavailable);
+        } else {
+            self.enqueue(now, ticket, tenant, pending.candidates, pending.deadline);
+        }
+    }
+
+    /// The lease is still the one of this epoch, and nobody has asked for its end.
+    fn is_held(&self, replica: ReplicaIndex, epoch: Epoch, tenant: TenantIndex) -> bool {
+        self.replicas.get(replica.0).is_some_and(|replica| {
+            let drains = replica.command == Some(Command::Drain);
+            replica.epoch() == Some(epoch) && replica.state() == Some(LeaseState::Held(Some(tenant))) && !drains
+        })
     }
 
     fn decide(&mut self, now: Moment) -> Vec<Action> {
@@ -252,18 +278,19 @@ impl Scheduler {
         let Some(mut pending) = self.unqueue(tenant, ticket) else {
             return;
         };
-        let Some((replica, epoch)) = self
-            .replicas
-            .get_mut(to.0)
-            .and_then(|replica| replica.epoch().map(|epoch| (replica, epoch)))
-        else {
+        let candidates = std::mem::take(&mut pending.candidates);
+        let (chosen, left): (Vec<_>, Vec<_>) = candidates.into_iter().partition(|candidate| candidate.replica == to);
+        pending.candidates = left;
+        let epoch = self.replicas.get(to.0).and_then(Replica::epoch);
+        let (Some(&candidate), Some(epoch)) = (chosen.first(), epoch) else {
             return;
         };
-        replica.in_flight = replica.in_flight.saturating_add(1);
-        pending.candidates.retain(|candidate| candidate.replica != to);
+        if let Some(replica) = self.replicas.get_mut(to.0) {
+            replica.in_flight = replica.in_flight.saturating_add(1);
+        }
         let place = Place::Running {
             tenant,
-            replica: to,
+            candidate,
             epoch,
             pending,
         };

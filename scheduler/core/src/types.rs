@@ -83,7 +83,8 @@ pub enum Action {
         /// The epoch that was reported.
         expect: Epoch,
     },
-    /// Forward the request. Ends with [`Scheduler::finish`](crate::Scheduler::finish) or [`Scheduler::retry`](crate::Scheduler::retry).
+    /// Forward the request. Ends with [`Scheduler::finish`](crate::Scheduler::finish), [`Scheduler::retry`](crate::Scheduler::retry)
+    /// or [`Scheduler::refused`](crate::Scheduler::refused).
     Dispatch {
         /// The request.
         ticket: Ticket,

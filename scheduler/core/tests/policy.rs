@@ -369,6 +369,35 @@ fn a_retry_goes_to_the_next_candidate_and_then_ends() {
 }
 
 #[test]
+fn a_refusal_for_the_end_of_the_lease_does_not_use_up_the_candidate() {
+    let mut world = World::new(policy(), 2, 1, 8);
+    let ticket = world.submit(0, &[0], LONG);
+    world.settle_messages();
+    world.submit(1, &[0], LONG);
+    world.advance(1_000);
+    assert!(world.has_command(0), "the drain passes the request on the way");
+    world.refuse(ticket);
+    world.settle_messages();
+    world.advance(1_000);
+    world.settle_messages();
+    assert_eq!(
+        world.dispatches.last(),
+        Some(&(ticket, ReplicaIndex(0))),
+        "in the tenant's next lease"
+    );
+    assert!(world.rejections.is_empty());
+}
+
+#[test]
+fn a_refusal_that_the_lease_does_not_explain_uses_up_the_candidate() {
+    let mut world = World::new(policy(), 1, 1, 8);
+    let ticket = world.submit(0, &[0], LONG);
+    world.settle_messages();
+    world.refuse(ticket);
+    assert_eq!(world.rejections, [(ticket, Rejection::CandidateUnavailable)]);
+}
+
+#[test]
 fn old_news_changes_nothing() {
     let mut world = World::new(policy(), 2, 1, 8);
     world.announce(0); // Vacant, delivered late.

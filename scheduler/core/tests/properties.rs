@@ -23,6 +23,7 @@ enum Event {
     Finish(prop::sample::Index),
     Cancel(prop::sample::Index),
     Retry(prop::sample::Index),
+    Refuse(prop::sample::Index),
     Advance(u64),
     Announce(usize),
     Deliver(usize),
@@ -56,6 +57,7 @@ fn event() -> impl Strategy<Value = Event> {
         4 => any::<prop::sample::Index>().prop_map(Event::Finish),
         1 => any::<prop::sample::Index>().prop_map(Event::Cancel),
         2 => any::<prop::sample::Index>().prop_map(Event::Retry),
+        2 => any::<prop::sample::Index>().prop_map(Event::Refuse),
         4 => (0..400_u64).prop_map(Event::Advance),
         2 => replica.clone().prop_map(Event::Announce),
         8 => replica.clone().prop_map(Event::Deliver),
@@ -102,6 +104,12 @@ fn play(world: &mut World, event: Event) {
             let running = world.running();
             if !running.is_empty() {
                 world.retry(*index.get(&running));
+            }
+        }
+        Event::Refuse(index) => {
+            let running = world.running();
+            if !running.is_empty() {
+                world.refuse(*index.get(&running));
             }
         }
         Event::Advance(millis) => world.advance(millis),

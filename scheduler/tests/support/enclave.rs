@@ -5,6 +5,7 @@ use std::{
     path::Path,
     pin::Pin,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use axum::{
@@ -83,6 +84,7 @@ pub struct FakeEnclave {
     pub granted: Notify,
     /// While it is there, a grant is answered only when it gives a permit.
     pub hold: Mutex<Option<Arc<Semaphore>>>,
+    left: Notify,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,6 +122,7 @@ impl FakeEnclave {
             read: Notify::new(),
             granted: Notify::new(),
             hold: Mutex::default(),
+            left: Notify::new(),
         });
         let control = EnclaveControlServer::from_arc(Arc::clone(&fake));
         let keys = EnclaveKeysServer::from_arc(Arc::clone(&fake));
@@ -130,13 +133,14 @@ impl FakeEnclave {
             .route("/cloister/v1/requests", post(request))
             .with_state(Arc::clone(&fake));
         let tls = server_config(&tls_files(pki, "enclave"), ClientAuth::Required).unwrap();
-        tokio::spawn(serve(
-            listener,
-            tls,
-            data.merge(grpc),
-            ServeLimits::default(),
-            std::future::pending(),
-        ));
+        let leaving = Arc::clone(&fake);
+        let limits = ServeLimits {
+            drain_deadline: Duration::ZERO,
+            ..ServeLimits::default()
+        };
+        tokio::spawn(async move {
+            serve(listener, tls, data.merge(grpc), limits, leaving.left.notified()).await;
+        });
         fake
     }
 
@@ -160,6 +164,11 @@ impl FakeEnclave {
 
     pub fn violations(&self) -> usize {
         *self.violations.lock().unwrap()
+    }
+
+    /// Closes its port and every connection.
+    pub fn leave(&self) {
+        self.left.notify_one();
     }
 
     /// A new process: other keys, no lease.

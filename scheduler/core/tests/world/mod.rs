@@ -28,6 +28,8 @@ struct Known {
     request: Request,
     dispatched: BTreeSet<ReplicaIndex>,
     running_on: Option<ReplicaIndex>,
+    /// Of the last dispatch.
+    epoch: Option<Epoch>,
 }
 
 pub struct World {
@@ -42,6 +44,7 @@ pub struct World {
     granted: BTreeSet<(ReplicaIndex, Epoch)>,
     requests: BTreeMap<Ticket, Known>,
     max_queued: usize,
+    disconnected: BTreeSet<ReplicaIndex>,
     /// Boots so far; no two are alike.
     boots: u128,
     /// Every grant that an enclave applied.
@@ -107,6 +110,7 @@ impl World {
             granted: BTreeSet::new(),
             requests: BTreeMap::new(),
             max_queued,
+            disconnected: BTreeSet::new(),
             boots: replicas as u128,
             leases: Vec::new(),
             dispatches: Vec::new(),
@@ -142,6 +146,7 @@ impl World {
             request,
             dispatched: BTreeSet::new(),
             running_on: None,
+            epoch: None,
         };
         assert!(self.requests.insert(ticket, known).is_none(), "tickets are new");
         self.apply(actions);
@@ -162,6 +167,23 @@ impl World {
         self.apply(actions);
     }
 
+    /// The replica refuses the request, which may come again if the lease has ended as far as the scheduler was told.
+    pub fn refuse(&mut self, ticket: Ticket) {
+        let Some(known) = self.requests.get_mut(&ticket) else {
+            return;
+        };
+        if let Some(replica) = known.running_on.take() {
+            let told = self.told[replica.0].expect("it was dispatched after a report");
+            let held = told.state == LeaseState::Held(Some(known.request.tenant)) && Some(told.epoch) == known.epoch;
+            let drains = matches!(self.commands[replica.0], Some(Action::Drain { .. }));
+            if !held || drains || self.disconnected.contains(&replica) {
+                known.dispatched.remove(&replica);
+            }
+        }
+        let actions = self.scheduler.refused(self.now, ticket);
+        self.apply(actions);
+    }
+
     pub fn advance(&mut self, millis: u64) {
         self.now = self.now.after(Duration::from_millis(millis));
         let actions = self.scheduler.tick(self.now);
@@ -179,6 +201,7 @@ impl World {
         let Some(report) = self.streams[index].pop_front() else {
             return;
         };
+        self.disconnected.remove(&ReplicaIndex(index));
         self.tell(index, report, true);
         let actions = self.scheduler.report(self.now, ReplicaIndex(index), report);
         self.apply(actions);
@@ -224,6 +247,7 @@ impl World {
 
     pub fn disconnect(&mut self, index: usize) {
         self.streams[index].clear();
+        self.disconnected.insert(ReplicaIndex(index));
         let actions = self.scheduler.unreachable(self.now, ReplicaIndex(index));
         self.apply(actions);
     }
@@ -381,6 +405,7 @@ impl World {
         assert!(known.running_on.replace(replica).is_none(), "dispatched once");
         assert!(known.dispatched.insert(replica), "at most once per candidate");
         assert!(known.request.deadline > self.now, "not after the deadline");
+        known.epoch = Some(told.epoch);
         let candidates = &known.request.candidates;
         let candidate = candidates
             .iter()
