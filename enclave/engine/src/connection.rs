@@ -1,6 +1,8 @@
 //! HTTP/1.1 to the engine's socket: one connection per call, which ends with the call.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -32,6 +34,7 @@ pub(crate) struct Connector {
     uid: u32,
     timeouts: Timeouts,
     live: watch::Sender<u64>,
+    begun: Arc<AtomicU64>,
 }
 
 /// An answer of a control route.
@@ -66,12 +69,18 @@ impl Connector {
             uid,
             timeouts,
             live: watch::Sender::new(0),
+            begun: Arc::default(),
         }
     }
 
     /// Connections of calls that are open. Connections of control routes do not count.
     pub(crate) fn live(&self) -> u64 {
         *self.live.borrow()
+    }
+
+    /// Calls that were ever begun: a scrub sees by it whether one came in between.
+    pub(crate) fn begun(&self) -> u64 {
+        self.begun.load(Ordering::SeqCst)
     }
 
     /// Waits until no connection of a call is open. False when the limit is over before.
@@ -85,6 +94,7 @@ impl Connector {
 
     /// Sends a call and waits for the head of its answer.
     pub(crate) async fn call(&self, call: EngineCall) -> Result<EngineResponse, EngineError> {
+        self.begun.fetch_add(1, Ordering::SeqCst);
         let live = LiveCall::begin(&self.live);
         let body = Bytes::from_owner(Erased(call.body));
         let (response, connection) = self

@@ -79,15 +79,26 @@ pub enum StartError {
         /// Its process id.
         pid: i32,
     },
-    /// The program, or one of the wrappers, cannot be run.
-    #[error("cannot run {program}: {source}; check that it is installed and executable")]
-    Spawn {
-        /// What was to be run.
-        program: PathBuf,
+    /// A program is not installed.
+    #[error("{program} is not installed; {advice}")]
+    MissingProgram {
+        /// Its name.
+        program: String,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// A file or directory of the configuration is not there.
+    #[error("cannot read {path}: {source}; correct the engine's configuration")]
+    MissingPath {
+        /// The path.
+        path: PathBuf,
         /// What the system said.
         #[source]
         source: io::Error,
     },
+    /// The process cannot be made.
+    #[error("cannot start the engine's process: {0}")]
+    Spawn(#[source] io::Error),
     /// The process ended before it was ready.
     #[error("the engine ended before it was ready; check its program, model and arguments")]
     Ended,
@@ -114,6 +125,9 @@ pub enum ScrubFailure {
     /// (a) Calls have not ended, as this crate counts them.
     #[error("{0} connections to the engine are open")]
     CallsLive(u64),
+    /// (a) A call was begun while the scrub was under way.
+    #[error("a call was begun during the scrub")]
+    Disturbed,
     /// The engine goes on after every call has ended.
     #[error("the engine did not become idle within {0:?}")]
     NotIdle(Duration),

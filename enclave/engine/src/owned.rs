@@ -16,7 +16,7 @@ use crate::connection::Connector;
 use crate::dialect::{Dialect, Identity, identify};
 use crate::engine::{Capabilities, Engine, EngineLoad, EngineStatus};
 use crate::error::{EngineError, ScrubFailure, StartError};
-use crate::process::{Confinement, Launch, Process, Record, RuntimeDirectory, end_leftover};
+use crate::process::{Confinement, Process, Record, RuntimeDirectory, check_present, command, end_leftover};
 use crate::proof::{Observations, ScrubContext, ScrubMethod, ScrubProof};
 use crate::scrub::{self, Subject};
 
@@ -79,18 +79,14 @@ impl OwnedEngine {
     }
 
     async fn start_child(&self, child: &mut Child) -> Result<(), StartError> {
+        check_present(&self.config, self.confinement)?;
         self.end_former().await?;
         self.directory.renew(&self.config, self.confinement)?;
         child.generation = child.generation.saturating_add(1);
         let generation = child.generation;
         *self.identity() = None;
-        let launch = Launch::new(&self.config, &self.directory, self.confinement);
-        let process = Process::spawn(launch.command)
-            .await
-            .map_err(|source| StartError::Spawn {
-                program: launch.program,
-                source,
-            })?;
+        let command = command(&self.config, &self.directory, self.confinement);
+        let process = Process::spawn(command).await.map_err(StartError::Spawn)?;
         Record::of([process.pid()]).write(&self.directory.record())?;
         self.status.send_replace(EngineStatus::Starting { generation });
         self.watch_end(&process, generation);
@@ -206,9 +202,11 @@ impl OwnedEngine {
         generation: u64,
     ) -> Result<ScrubProof, ScrubFailure> {
         let subject = self.subject(identity);
+        let begun = self.connector.begun();
         subject.ledger_closed(context).await?;
         let mut seen = Observations::new(context, generation, ScrubMethod::Reset);
         subject.reset(context, &mut seen).await?;
+        self.undisturbed(begun)?;
         self.still(generation)?;
         Ok(seen.prove(context, generation, ScrubMethod::Reset, identity.dialect))
     }
@@ -220,13 +218,24 @@ impl OwnedEngine {
         if !self.connector.closed(self.config.timeouts.drain).await {
             return Err(ScrubFailure::CallsLive(self.connector.live()));
         }
+        let begun = self.connector.begun();
         self.start_child(child).await?;
         let (identity, generation) = self.running()?;
         let mut seen = Observations::new(context, generation, ScrubMethod::Restart);
         seen.text("version", &identity.version);
         self.subject(&identity).observe_empty(&mut seen).await?;
+        self.undisturbed(begun)?;
         self.still(generation)?;
         Ok(seen.prove(context, generation, ScrubMethod::Restart, identity.dialect))
+    }
+
+    /// Whether no call came in between: it would have run before the lease that it needs.
+    fn undisturbed(&self, begun: u64) -> Result<(), ScrubFailure> {
+        if self.connector.begun() == begun {
+            Ok(())
+        } else {
+            Err(ScrubFailure::Disturbed)
+        }
     }
 
     /// Whether the engine is still the one that was looked at.

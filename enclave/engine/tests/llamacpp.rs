@@ -145,7 +145,9 @@ async fn the_same_tenant_hits_and_after_a_scrub_nobody_does() {
     // The slots are empty, so this one shares no prefix with anything.
     assert_eq!(cached(&rig, text).await, 0);
     assert!(cached(&rig, text).await > 20, "the same tenant hits");
+    let begun = std::time::Instant::now();
     let proof = rig.engine.scrub(&context(2)).await.expect("a proof");
+    println!("the scrub took {:?}", begun.elapsed());
     assert_eq!((proof.method(), proof.generation()), (ScrubMethod::Reset, 1));
     assert_eq!(cached(&rig, text).await, 0, "nothing of the epoch is left");
 

@@ -180,7 +180,14 @@ async fn engines_that_do_not_start_are_errors() {
         error
     };
     assert!(matches!(start("false", &[]).await, StartError::Ended));
-    assert!(matches!(start("no-such-program", &[]).await, StartError::Ended));
+    assert!(matches!(
+        start("no-such-program", &[]).await,
+        StartError::MissingProgram { .. }
+    ));
+    assert!(matches!(
+        start("/no/such/program", &[]).await,
+        StartError::MissingPath { .. }
+    ));
     assert!(matches!(start("sleep", &["600"]).await, StartError::NotReady(_)));
     // Something that answers, and is no engine.
     const OTHER: &str = "

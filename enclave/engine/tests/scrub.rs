@@ -100,6 +100,16 @@ async fn a_call_that_is_still_open_is_refused() {
 }
 
 #[tokio::test]
+async fn a_call_that_comes_in_between_is_seen() {
+    let rig = Rig::running(&[]).await;
+    // Polled in this order: the scrub is on its way when the call begins, and goes on long after the call has ended.
+    let context = context(1);
+    let (scrubbed, _) = futures::future::join(rig.engine.scrub(&context), rig.post(CHAT, &ask("tenant", 1))).await;
+    assert!(scrubbed.is_err(), "whatever it met first");
+    assert!(rig.engine.scrub(&context).await.is_ok());
+}
+
+#[tokio::test]
 async fn every_way_to_misbehave_leaves_no_proof() {
     let rig = Rig::new(|runtime_dir| {
         let mut config = simulator_config(runtime_dir, &[]);

@@ -43,7 +43,7 @@ pub(super) async fn run_planted(
 ) -> Result<(u64, u64), EngineError> {
     let runs = identity.slots.iter().map(|slot| async move {
         // The enclave alone names slots: the field is on no client's allow-list.
-        let body = json!({"prompt": planted.prompt(), "max_tokens": 1, "id_slot": slot, "cache_prompt": true});
+        let body = json!({"prompt": planted.short(), "max_tokens": 1, "id_slot": slot, "cache_prompt": true});
         let answer = connector
             .control(Method::POST, COMPLETIONS, COMPLETIONS, &body)
             .await?

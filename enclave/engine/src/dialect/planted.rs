@@ -12,27 +12,44 @@ const NO_SALT: &str = "cloister-probe";
 
 /// The prefix that is planted before a reset and looked for after it.
 pub(crate) struct Planted {
-    prompt: String,
+    long: String,
+    short: String,
     salt: String,
 }
 
+/// Bytes of the nonce in the short prefix.
+const SHORT: usize = 4;
+
 impl Planted {
-    /// Text from the context's nonce, long enough for several blocks of any prefix cache, under the epoch's own salt.
+    /// Text from the context's nonce, under the epoch's own salt.
     pub(crate) fn new(context: &ScrubContext) -> Self {
-        let mut prompt = String::from("probe");
-        for byte in context.nonce {
-            // A string takes every write.
-            let _ = write!(prompt, " {byte:02x}");
-        }
+        let words = |count: usize| {
+            context
+                .nonce
+                .iter()
+                .take(count)
+                .fold(String::from("probe"), |mut text, byte| {
+                    // A string takes every write.
+                    let _ = write!(text, " {byte:02x}");
+                    text
+                })
+        };
         let salt = context.cache_salt.as_deref().map_or(NO_SALT, String::as_str);
         Self {
-            prompt,
+            long: words(context.nonce.len()),
+            short: words(SHORT),
             salt: salt.to_owned(),
         }
     }
 
-    pub(super) fn prompt(&self) -> &str {
-        &self.prompt
+    /// Long enough for several blocks of a prefix cache that keeps whole blocks.
+    pub(super) fn long(&self) -> &str {
+        &self.long
+    }
+
+    /// For a cache that keeps single tokens, where every slot has to run it.
+    pub(super) fn short(&self) -> &str {
+        &self.short
     }
 
     pub(super) fn salt(&self) -> &str {
@@ -73,8 +90,9 @@ mod tests {
             ledger: Ledger { begun: 0, ended: 0 },
         };
         let (one, two) = (Planted::new(&context([1; 32])), Planted::new(&context([2; 32])));
-        assert_ne!(one.prompt(), two.prompt());
-        assert!(one.prompt().split(' ').count() > 32);
+        assert_ne!(one.long(), two.long());
+        assert_ne!(one.short(), two.short());
+        assert!(one.long().split(' ').count() > 32);
         assert_eq!(one.salt(), "salt");
     }
 

@@ -39,7 +39,7 @@ pub(super) async fn run_planted(
     planted: &Planted,
 ) -> Result<u64, EngineError> {
     let body = json!({
-        "model": identity.model, "prompt": planted.prompt(), "max_tokens": 1, "temperature": 0,
+        "model": identity.model, "prompt": planted.long(), "max_tokens": 1, "temperature": 0,
         "cache_salt": planted.salt(),
     });
     let answer = connector

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::config::{OwnedEngineConfig, SLOTS, SOCKET};
+use crate::error::StartError;
 
 use super::directory::RuntimeDirectory;
 
@@ -70,14 +71,18 @@ const NAMESPACES: [&str; 7] = [
 /// Directories that everybody may write in, unless the engine needs something below them.
 const SHARED: [&str; 4] = ["/tmp", "/var/tmp", "/dev/shm", "/run/lock"];
 
-/// Runs as root in namespaces of its own, before the privileges are given up. Arguments: the engine's directory, the
-/// slot directory or nothing, the number of paths, name and source of each, the shared directories, `--`, the command.
+/// Where the engine sees its own directory: a path whose parents it can enter, unlike those of the runtime directory.
+const HOMES: [&str; 4] = ["/mnt", "/srv", "/media", "/opt"];
+
+/// Runs as root in namespaces of its own, before the privileges are given up. Arguments: the engine's directory, where it
+/// is to be seen, the slot directory or nothing, the number of paths, name and source of each, the shared directories, `--`,
+/// the command.
 const PREPARE: &str = r#"
-own=$1; slots=$2; count=$3; shift 3
-mount --bind "$own" "$own"
+own=$1; home=$2; slots=$3; count=$4; shift 4
+mount --bind "$own" "$home"
 while [ "$count" -gt 0 ]; do
-    mount --bind "$2" "$own/in/$1"
-    mount -o remount,bind,ro "$own/in/$1"
+    mount --bind "$2" "$home/in/$1"
+    mount -o remount,bind,ro "$home/in/$1"
     shift 2; count=$((count - 1))
 done
 if [ -n "$slots" ]; then mount --bind "$slots" "$slots"; fi
@@ -91,66 +96,94 @@ while [ "$1" != "--" ]; do
 done
 shift
 mount -o remount,bind,ro /
-cd "$own"
+cd "$home"
 exec "$@"
 "#;
 
-/// One start of an engine, ready to be spawned.
-pub(crate) struct Launch {
-    pub command: Command,
-    /// What is run, for errors.
-    pub program: PathBuf,
+/// Where programs are looked up, for the engine as for its wrappers.
+const SEARCH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Makes sure that everything is there which a start needs: what is missing would only show as an engine that ends.
+///
+/// # Errors
+/// The first thing that is missing.
+pub(crate) fn check_present(config: &OwnedEngineConfig, confinement: Confinement) -> Result<(), StartError> {
+    let wrappers: &[&str] = match confinement {
+        Confinement::Full => &["setpriv", "prlimit", "unshare", "mount", "mountpoint", "sh"],
+        Confinement::User | Confinement::Weak => &["setpriv", "prlimit"],
+    };
+    let is_there = |name: &str| SEARCH.split(':').any(|place| Path::new(place).join(name).exists());
+    let missing = |program: &str, advice| StartError::MissingProgram {
+        program: program.to_owned(),
+        advice,
+    };
+    if let Some(wrapper) = wrappers.iter().find(|wrapper| !is_there(wrapper)) {
+        return Err(missing(wrapper, "on Debian: apt-get install util-linux mount"));
+    }
+    // A placeholder is one of the paths.
+    let program = config.program.as_str();
+    if !program.starts_with('{') && !program.contains('/') && !is_there(program) {
+        return Err(missing(program, "install it, or correct the engine's configuration"));
+    }
+    let paths = config.paths.values().map(PathBuf::as_path);
+    for path in paths.chain(program.contains('/').then_some(Path::new(program))) {
+        std::fs::metadata(path).map_err(|source| StartError::MissingPath {
+            path: path.to_owned(),
+            source,
+        })?;
+    }
+    Ok(())
 }
 
-impl Launch {
-    /// Puts the command together.
-    pub(crate) fn new(config: &OwnedEngineConfig, directory: &RuntimeDirectory, confinement: Confinement) -> Self {
-        let line = config.command_line(&substitutes(config, directory, confinement));
-        let mut words: Vec<OsString> = Vec::new();
-        let mut push = |more: &[&str]| words.extend(more.iter().map(OsString::from));
-        push(&["setpriv", "--pdeathsig", "KILL", "--", "prlimit", "--core=0", "--"]);
-        if confinement == Confinement::Full {
-            push(&["unshare"]);
-            push(&NAMESPACES);
-            push(&["--", "sh", "-ec", PREPARE, "sh"]);
-            words.extend(prepare_arguments(config, directory));
-        }
-        // Once more: a change of user clears the signal.
-        let mut push = |more: &[&str]| words.extend(more.iter().map(OsString::from));
-        push(&["setpriv", "--pdeathsig", "KILL", "--no-new-privs"]);
-        if confinement != Confinement::Weak {
-            let (uid, gid) = (config.user.uid.to_string(), config.user.gid.to_string());
-            push(&[
-                "--reuid",
-                &uid,
-                "--regid",
-                &gid,
-                "--clear-groups",
-                "--inh-caps=-all",
-                "--bounding-set=-all",
-            ]);
-        }
-        push(&["--"]);
-        words.extend(line.iter().map(OsString::from));
-
-        let mut words = words.into_iter();
-        let mut command = Command::new(words.next().unwrap_or_default());
-        command
-            .args(words)
-            .current_dir(directory.own())
-            .env_clear()
-            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
-            .env("LANG", "C.UTF-8")
-            .env("HOME", ".")
-            .envs(config.measured_environment())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        Self {
-            command,
-            program: line.first().map(PathBuf::from).unwrap_or_default(),
-        }
+/// The command that starts the engine in the given confinement.
+pub(crate) fn command(config: &OwnedEngineConfig, directory: &RuntimeDirectory, confinement: Confinement) -> Command {
+    let line = config.command_line(&substitutes(config, directory, confinement));
+    let home = match confinement {
+        Confinement::Full => home(config, directory),
+        Confinement::User | Confinement::Weak => directory.own(),
+    };
+    let mut words: Vec<OsString> = Vec::new();
+    let mut push = |more: &[&str]| words.extend(more.iter().map(OsString::from));
+    push(&["setpriv", "--pdeathsig", "KILL", "--", "prlimit", "--core=0", "--"]);
+    if confinement == Confinement::Full {
+        push(&["unshare"]);
+        push(&NAMESPACES);
+        push(&["--", "sh", "-ec", PREPARE, "sh"]);
+        words.extend(prepare_arguments(config, directory, home));
     }
+    // Once more: a change of user clears the signal.
+    let mut push = |more: &[&str]| words.extend(more.iter().map(OsString::from));
+    push(&["setpriv", "--pdeathsig", "KILL", "--no-new-privs"]);
+    if confinement != Confinement::Weak {
+        let (uid, gid) = (config.user.uid.to_string(), config.user.gid.to_string());
+        push(&[
+            "--reuid",
+            &uid,
+            "--regid",
+            &gid,
+            "--clear-groups",
+            "--inh-caps=-all",
+            "--bounding-set=-all",
+        ]);
+    }
+    push(&["--"]);
+    words.extend(line.iter().map(OsString::from));
+
+    let mut words = words.into_iter();
+    let mut command = Command::new(words.next().unwrap_or_default());
+    command
+        .args(words)
+        .current_dir(directory.own())
+        .env_clear()
+        .env("PATH", SEARCH)
+        .env("LANG", "C.UTF-8")
+        .env("HOME", home)
+        .env("TMPDIR", home)
+        .envs(config.measured_environment())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    command
 }
 
 /// What each placeholder stands for. Everything of the engine's own directory is relative to it, so that the directories
@@ -175,9 +208,24 @@ fn substitutes(
     all
 }
 
-fn prepare_arguments(config: &OwnedEngineConfig, directory: &RuntimeDirectory) -> Vec<OsString> {
+/// What must stay where it is.
+fn needed<'a>(config: &'a OwnedEngineConfig, directory: &'a RuntimeDirectory) -> Vec<&'a Path> {
+    let own = std::iter::once(directory.own());
+    own.chain(directory.slots())
+        .chain(std::iter::once(Path::new(&config.program)))
+        .collect()
+}
+
+fn home<'a>(config: &OwnedEngineConfig, directory: &'a RuntimeDirectory) -> &'a Path {
+    let needed = needed(config, directory);
+    let free = |home: &&Path| home.is_dir() && !needed.iter().any(|path| path.starts_with(home));
+    HOMES.map(Path::new).into_iter().find(free).unwrap_or(directory.own())
+}
+
+fn prepare_arguments(config: &OwnedEngineConfig, directory: &RuntimeDirectory, home: &Path) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = vec![
         directory.own().into(),
+        home.into(),
         directory.slots().map(OsString::from).unwrap_or_default(),
         config.paths.len().to_string().into(),
     ];
@@ -185,11 +233,7 @@ fn prepare_arguments(config: &OwnedEngineConfig, directory: &RuntimeDirectory) -
         arguments.push(name.into());
         arguments.push(path.into());
     }
-    let needed: Vec<&Path> = [directory.own()]
-        .into_iter()
-        .chain(directory.slots())
-        .chain(std::iter::once(Path::new(&config.program)))
-        .collect();
+    let needed = needed(config, directory);
     for shared in SHARED.map(Path::new).into_iter().filter(|shared| shared.is_dir()) {
         let keep = needed.iter().any(|path| path.starts_with(shared));
         arguments.push(if keep {

@@ -6,7 +6,7 @@ mod leftover;
 mod supervised;
 
 pub use confinement::Confinement;
-pub(crate) use confinement::Launch;
+pub(crate) use confinement::{check_present, command};
 pub(crate) use directory::RuntimeDirectory;
 pub(crate) use leftover::{Record, end_leftover};
 pub(crate) use supervised::Process;
