@@ -78,8 +78,8 @@ pub(crate) struct LogArgs {
     #[arg(long, env = "CLOISTER_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub(crate) log_format: LogFormat,
     /// What is logged, such as `info` or `cloister_client=debug`; never what a request says
-    #[arg(long, env = "CLOISTER_LOG", value_name = "FILTER")]
-    pub(crate) log: Option<String>,
+    #[arg(long, env = "CLOISTER_LOG_FILTER", value_name = "FILTER")]
+    pub(crate) log_filter: Option<String>,
     /// OpenTelemetry collector, http://host:port
     #[arg(long, env = "CLOISTER_OTLP_ENDPOINT", value_name = "URL")]
     pub(crate) otlp_endpoint: Option<String>,

@@ -311,7 +311,7 @@ async fn check_trust(
     report.add(
         "key configurations",
         Status::Ok,
-        format!("offered by {} enclaves", enclaves.len()),
+        format!("offered by {}", counted(enclaves.len(), "enclave")),
     );
     let trust = match run::policy(&config.policy) {
         Ok(policy) => Trust::new(policy),
@@ -377,9 +377,9 @@ fn check_policy(report: &mut Report, trust: &Trust, accepted: &Accepted) {
         .map(|attested| attested.peer.result().tee().label())
         .collect();
     let detail = format!(
-        "{} on {} platforms; policy {}",
+        "{} on {}; policy {}",
         tees.into_iter().collect::<Vec<_>>().join(", "),
-        platforms.len(),
+        counted(platforms.len(), "platform"),
         trust.policy_hash()
     );
     let simulated = accepted
@@ -442,6 +442,10 @@ fn misnamed(config: &ProxyConfig, offered: &Offered) -> Option<(String, String)>
         let other = *served.first()?;
         (!served.contains(name.as_str())).then(|| (name.clone(), other.to_owned()))
     })
+}
+
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]

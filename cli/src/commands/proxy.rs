@@ -56,7 +56,7 @@ fn options(log: &LogArgs) -> Options {
             LogFormat::Text => cloister_telemetry::LogFormat::Text,
             LogFormat::Json => cloister_telemetry::LogFormat::Json,
         },
-        log_filter: log.log.clone(),
+        log_filter: log.log_filter.clone(),
         otlp_endpoint: log.otlp_endpoint.clone(),
     }
 }

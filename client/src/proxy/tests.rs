@@ -418,3 +418,11 @@ async fn only_loopback_is_listened_on() {
     let refused = bind("0.0.0.0:0".parse().unwrap()).await;
     assert!(matches!(refused, Err(ServeError::NotLoopback(_))));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_does_not_come_is_given_up() {
+    let script = Arc::new(Script::new([Step::answer("{}")]));
+    let never = Body::from_stream(futures::stream::pending::<std::io::Result<Bytes>>());
+    let got = code(send(&script, post_to("/v1/completions", never)).await).await;
+    assert_eq!(got, (408, "request_timeout".into()));
+}

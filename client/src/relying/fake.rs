@@ -15,7 +15,7 @@ use cloister_session::enclave::{AuthStep, OpenedRequest};
 use cloister_session::inner::{ContentType, ResponseHead};
 use cloister_session::key_config::PaddingProfile;
 use cloister_session::outer::{OuterRequest, Parsed};
-use cloister_session::receipt::{Outcome, Receipt};
+use cloister_session::receipt::{Outcome, Receipt, SignedReceipt};
 use cloister_session::record::ErrorCode;
 use cloister_session::signing::SigningKey;
 use cloister_session::window::{EnclaveFacts, WindowKeys};
@@ -269,6 +269,11 @@ impl FakeCluster {
 
     pub(crate) fn lie(&self, lies: impl IntoIterator<Item = Lie>) {
         self.lies.lock().unwrap().extend(lies);
+    }
+
+    /// A receipt as the first enclave would sign it, had it wanted to say something else.
+    pub(crate) fn resign(&self, receipt: &Receipt) -> SignedReceipt {
+        receipt.sign(&self.enclaves.lock().unwrap()[0].identity)
     }
 
     fn now(&self) -> UnixTime {

@@ -413,4 +413,11 @@ mod tests {
         assert_eq!(records.next().await.unwrap().unwrap_err().code, Code::UpstreamTimeout);
         assert!(records.next().await.is_none());
     }
+
+    #[tokio::test]
+    async fn answers_over_the_limit_are_not_read() {
+        let body = || Full::new(Bytes::from_static(b"12345678"));
+        assert_eq!(&read_all(body(), 8).await.unwrap()[..], b"12345678");
+        assert_eq!(read_all(body(), 7).await.unwrap_err().code, Code::UpstreamFailed);
+    }
 }

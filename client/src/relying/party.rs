@@ -25,7 +25,7 @@ use tokio::sync::Notify;
 /// How often keys and evidence are looked over while all is well.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// First and longest wait after a failed look.
-const FAILED_LOOK: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
+const FAILED_LOOK: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
 
 /// What a relying party is made of.
 pub struct Settings {

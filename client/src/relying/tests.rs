@@ -5,9 +5,13 @@ use crate::failure::Code;
 use crate::receipts::{ReceiptFileError, ReceiptStore, verify_file};
 use crate::retry::{self, Complete, RetryPolicy};
 use crate::tenant::{Issue, Tenant};
-use cloister_attestation::{AppraisalPolicy, ModelDigest};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use cloister_attestation::{AppraisalPolicy, BootId, EnclaveId, ModelDigest, Tee, UnixTime, WorkloadDigest};
+use cloister_session::TenantRef;
 use cloister_session::credential::SaltScope;
 use cloister_session::inner::{ApiPath, InnerRequest};
+use cloister_session::receipt::{Receipt, ReceiptError};
 use cloister_session::record::ErrorCode;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -420,4 +424,59 @@ async fn receipts_are_refused_when_anything_does_not_fit() {
         verify_file(&path, &policy()),
         Err(ReceiptFileError::Format { .. })
     ));
+}
+
+#[tokio::test]
+async fn a_receipt_of_another_enclave_or_time_is_refused_although_the_key_is_right() {
+    let set = set(1);
+    set.ask(&ONCE).await.unwrap();
+    let path = set.receipts().remove(0);
+    let good = verify_file(&path, &policy()).unwrap().receipt;
+    let verify = |change: fn(&mut Receipt)| {
+        let mut receipt = good.clone();
+        change(&mut receipt);
+        let mut file: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        file["receipt"] = STANDARD.encode(set.cluster.resign(&receipt).to_bytes()).into();
+        std::fs::write(&path, file.to_string()).unwrap();
+        verify_file(&path, &policy()).map(drop)
+    };
+    assert!(verify(|_| ()).is_ok());
+    let others: [fn(&mut Receipt); 5] = [
+        |receipt| receipt.enclave_id = EnclaveId::from_bytes([0; 32]),
+        |receipt| receipt.boot_id = BootId::from_bytes([0; 16]),
+        |receipt| receipt.tee = Tee::Snp,
+        |receipt| receipt.workload = WorkloadDigest::from_bytes([0; 32]),
+        |receipt| receipt.model = ModelDigest::from_bytes([0; 32]),
+    ];
+    for change in others {
+        assert!(matches!(verify(change), Err(ReceiptFileError::OtherEnclave)));
+    }
+    let times: [fn(&mut Receipt); 2] = [
+        |receipt| receipt.issued_at = UnixTime(receipt.issued_at.0 - 31),
+        |receipt| receipt.issued_at = receipt.issued_at.plus(3 * 3600),
+    ];
+    for change in times {
+        assert!(matches!(verify(change), Err(ReceiptFileError::Stale { .. })));
+    }
+    let shared = verify(|receipt| receipt.distinct_tenants = 2);
+    assert!(matches!(
+        shared,
+        Err(ReceiptFileError::Receipt(ReceiptError::NotExclusive))
+    ));
+}
+
+#[tokio::test]
+async fn offers_for_others_are_left_out() {
+    let cluster = FakeCluster::new(2);
+    let tenant = TenantRef::from_bytes([2; 16]);
+    let mut objects = cluster.key_configs(&tenant, &MODEL).await.unwrap();
+    objects.push(vec![0; 64]);
+    assert_eq!(parse_offered(&objects, &tenant, &MODEL).len(), 2);
+    assert!(parse_offered(&objects, &TenantRef::from_bytes([3; 16]), &MODEL).is_empty());
+    assert!(parse_offered(&objects, &tenant, &ModelDigest::from_bytes([5; 32])).is_empty());
+    let many: Vec<_> = std::iter::repeat_n(vec![0; 64], MAX_OFFERED).chain(objects).collect();
+    assert!(
+        parse_offered(&many, &tenant, &MODEL).is_empty(),
+        "no more than the limit is looked at"
+    );
 }
