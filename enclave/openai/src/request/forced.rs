@@ -48,6 +48,8 @@ pub(super) fn apply(chat: &mut Chat<'_>) -> Result<Option<Vec<String>>, ApiError
         },
     });
     chat.choice = None;
+    // They are about the text of an answer, and would cut the JSON of the call.
+    chat.sampling.stop.clear();
     Ok(Some(names))
 }
 

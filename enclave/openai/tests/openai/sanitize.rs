@@ -70,7 +70,7 @@ fn a_demanded_call() {
         "model": MODEL,
         "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Weather in Paris?"}],
         "tools": [{"type": "function", "function": weather()}, {"type": "function", "function": {"name": "noop"}}],
-        "tool_choice": "required", "parallel_tool_calls": true,
+        "tool_choice": "required", "parallel_tool_calls": true, "stop": ["}"],
     });
     goldens("chat_required", Endpoint::ChatCompletions, &body);
     let mut named = body;
