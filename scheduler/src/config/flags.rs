@@ -100,7 +100,8 @@ pub struct Flags {
     #[arg(long, env = "CLOISTER_LIMITS_STREAMS_PER_CONNECTION", value_name = "N")]
     pub limits_streams_per_connection: Option<u32>,
 
-    /// Bytes of a waiting request's body that are taken in (key `limits.streamWindowBytes`) [default: 65536].
+    /// Bytes of a waiting request's body that are taken in, and of any body per round trip (key `limits.streamWindowBytes`)
+    /// [default: 16384].
     #[arg(long, env = "CLOISTER_LIMITS_STREAM_WINDOW_BYTES", value_name = "BYTES")]
     pub limits_stream_window_bytes: Option<u32>,
 
@@ -130,7 +131,7 @@ A configuration file:
     - { tokenSha256: <64 hex digits>, tenantRefs: [ 00112233445566778899aabbccddeeff ] }
   lease: { quantumMillis: 2000, switchCostMillis: 200, drainCapMillis: 30000, maxInFlight: 64 }
   timeouts: { firstByteMillis: 120000, idleMillis: 120000 }
-  limits: { keysPerMinute: 240, evidencePerMinute: 60, streamsPerConnection: 512, streamWindowBytes: 65536 }
+  limits: { keysPerMinute: 240, evidencePerMinute: 60, streamsPerConnection: 512, streamWindowBytes: 16384 }
 
 `cloister tenant show` prints a tenantRef, `cloister tenant token` a token and its hash.
 

@@ -81,7 +81,8 @@ pub struct Limits {
     pub evidence_per_minute: u32,
     /// Requests at once on one client connection.
     pub streams_per_connection: u32,
-    /// Bytes of a body that are taken before it is dispatched: memory per waiting request is at most about this.
+    /// Bytes of a body that are taken before it is dispatched: memory per waiting request is at most about this. It is also what
+    /// an upload gets per round trip, so clients that are far away want it larger.
     pub stream_window: u32,
 }
 
