@@ -109,7 +109,7 @@ fn installed(wheel: &Wheel) -> Result<PathBuf> {
     let folder = cache()?.join(&name);
     once(&folder, |fresh| {
         eprintln!("fetching {name}");
-        let downloads = suffixed(fresh, "download");
+        let downloads = beside(&folder, "download");
         let result = download(wheel, &downloads)
             .and_then(|file| process::run_on_stderr(python_script(UNPACK).arg("wheel").arg(file).arg(fresh)));
         remove(&downloads)?;
@@ -152,7 +152,7 @@ fn once(folder: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf
     if folder.is_dir() {
         return Ok(folder.to_owned());
     }
-    let fresh = suffixed(folder, &system::id().to_string());
+    let fresh = beside(folder, "unpack");
     remove(&fresh)?;
     fs::create_dir_all(&fresh).context(fresh.display())?;
     let filled = fill(&fresh);
@@ -168,12 +168,10 @@ fn once(folder: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf
     }
 }
 
-/// `folder` with a dot and `suffix` after its name. (`Path::with_extension` would take the version's last number away.)
-fn suffixed(folder: &Path, suffix: &str) -> PathBuf {
-    let mut path = folder.as_os_str().to_owned();
-    path.push(".");
-    path.push(suffix);
-    PathBuf::from(path)
+/// A name beside `folder` that is this process's own, and hidden, so that nobody takes it for a finished folder.
+fn beside(folder: &Path, purpose: &str) -> PathBuf {
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    folder.with_file_name(format!(".{purpose}-{}-{name}", system::id()))
 }
 
 fn remove(folder: &Path) -> Result<()> {

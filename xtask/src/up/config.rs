@@ -1,8 +1,10 @@
 //! The configuration files of a deployment. All are written anew at each start; keys and identities are not.
 
 use std::{
+    num::NonZeroUsize,
     path::{Path, PathBuf},
     process::Command,
+    thread,
 };
 
 use serde_json::{Value, json};
@@ -29,8 +31,8 @@ const UPLOAD_TIMEOUT_MILLIS: u64 = 2_000;
 const SWITCH_COST_MILLIS: u64 = 200;
 /// How long a running answer may go on after its tenant's time is over: no answer of the small model takes that long.
 const DRAIN_CAP_MILLIS: u64 = 60_000;
-/// Four sequences with 2,048 tokens of context each.
-const LLAMA_CPP_ARGUMENTS: [&str; 4] = ["--parallel", "4", "--context", "8192"];
+/// User ids of the engines, one per enclave; of use only to root. Debian leaves this range to nobody.
+const FIRST_ENGINE_UID: u16 = 65_100;
 /// Where the enclave looks for the engine's program, whatever the caller's `PATH` is.
 const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -40,7 +42,7 @@ pub(super) struct Engine {
     kind: &'static str,
     /// Without it, the engine's own default.
     program: Option<String>,
-    arguments: &'static [&'static str],
+    arguments: Vec<String>,
     /// What is measured as the engine's image.
     image: PathBuf,
     model: PathBuf,
@@ -81,8 +83,8 @@ fn tls(pki: &Path, name: &str) -> Value {
     })
 }
 
-/// Configuration of the enclave that listens on `port`, with its own `runtime` folder.
-pub(super) fn enclave(port: u16, state: &State, runtime: &Path, engine: &Engine, padding: bool) -> Value {
+/// Configuration of the enclave of this `number` that listens on `port`, with its own `runtime` folder.
+pub(super) fn enclave(number: u16, port: u16, state: &State, runtime: &Path, engine: &Engine, padding: bool) -> Value {
     json!({
         "listen": format!("127.0.0.1:{port}"),
         "tls": tls(&state.join("pki"), "enclave"),
@@ -93,6 +95,7 @@ pub(super) fn enclave(port: u16, state: &State, runtime: &Path, engine: &Engine,
             "program": engine.program,
             "args": engine.arguments,
             "image": engine.image,
+            "uid": FIRST_ENGINE_UID.saturating_add(number),
         },
         "tee": { "simulated": { "dir": state.join("tee") } },
         "lease": { "drainCapMillis": DRAIN_CAP_MILLIS, "uploadTimeoutMillis": UPLOAD_TIMEOUT_MILLIS },
@@ -172,11 +175,11 @@ impl Engine {
     /// # Errors
     ///
     /// The Python interpreter is not found.
-    pub(super) fn llama_cpp(wheel: PathBuf, model: PathBuf) -> Result<Self> {
+    pub(super) fn llama_cpp(wheel: PathBuf, model: PathBuf, replicas: u16) -> Result<Self> {
         Ok(Self {
             kind: "llamacpp",
             program: interpreter()?,
-            arguments: &LLAMA_CPP_ARGUMENTS,
+            arguments: llama_cpp_arguments(cores(), replicas),
             image: wheel,
             model,
         })
@@ -187,11 +190,24 @@ impl Engine {
         Self {
             kind: "simulator",
             program: None,
-            arguments: &[],
+            arguments: Vec::new(),
             image: program,
             model,
         }
     }
+}
+
+/// Four sequences with 2,048 tokens of context each. The threads of the replicas add up to the cores: they wait by spinning,
+/// so more of them would hold up everything on the machine.
+fn llama_cpp_arguments(cores: usize, replicas: u16) -> Vec<String> {
+    let threads = (cores / usize::from(replicas.max(1))).max(1).to_string();
+    ["--parallel", "4", "--context", "8192", "--threads", &threads]
+        .map(str::to_owned)
+        .into()
+}
+
+fn cores() -> usize {
+    thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
 /// The Python interpreter for the engine: the system's own, which every user can run, or else the caller's.
@@ -233,6 +249,15 @@ impl Measurement {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn replicas_share_the_cores() {
+        let threads = |cores, replicas| llama_cpp_arguments(cores, replicas).pop().unwrap();
+        assert_eq!(
+            (threads(8, 1), threads(8, 3), threads(2, 4)),
+            ("8".into(), "2".into(), "1".into())
+        );
+    }
 
     #[test]
     fn a_measurement_has_all_its_parts() {

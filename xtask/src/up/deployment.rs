@@ -235,7 +235,7 @@ impl Parts {
 fn set_up(options: &Options, ports: &Ports, parts: Parts, state: &State) -> Result<(Tenants, Vec<Planned>)> {
     let programs = &parts.programs;
     let engine = match parts.engine {
-        EngineFiles::LlamaCpp { wheel, model } => Engine::llama_cpp(wheel, model)?,
+        EngineFiles::LlamaCpp { wheel, model } => Engine::llama_cpp(wheel, model, options.replicas)?,
         EngineFiles::Simulator => {
             let model = state.write(
                 "simulated-model",
@@ -261,7 +261,7 @@ fn set_up(options: &Options, ports: &Ports, parts: Parts, state: &State) -> Resu
     for (number, port) in (1..).zip(&ports.enclaves) {
         let name = format!("enclave-{number}");
         let runtime = state.folder(format!("run/{number}"))?;
-        let config = config::enclave(*port, state, &runtime, &engine, options.padding);
+        let config = config::enclave(number, *port, state, &runtime, &engine, options.padding);
         let path = planned(name, &programs.enclave, None, config)?;
         // The others run the same program with the same engine.
         if measured.is_none() {
