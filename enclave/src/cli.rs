@@ -41,8 +41,8 @@ struct Log {
     #[arg(long, env = "CLOISTER_LOG_FORMAT", value_enum, default_value_t = Format::Text)]
     log_format: Format,
     /// What is logged, as tracing's filter directives.
-    #[arg(long, env = "CLOISTER_LOG")]
-    log: Option<String>,
+    #[arg(long, env = "CLOISTER_LOG_FILTER")]
+    log_filter: Option<String>,
     /// OTLP endpoint (gRPC) for traces and metrics; none without.
     #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
     otlp_endpoint: Option<String>,
@@ -106,7 +106,7 @@ async fn serve(arguments: Serve) -> Result<(), Failure> {
             Format::Text => LogFormat::Text,
             Format::Json => LogFormat::Json,
         },
-        log_filter: arguments.log.log,
+        log_filter: arguments.log.log_filter,
         otlp_endpoint: arguments.log.otlp_endpoint,
     };
     let telemetry = cloister_telemetry::init("cloister-enclave", &options)?;
