@@ -105,7 +105,7 @@ impl ScrubProof {
         self.dialect
     }
 
-    /// SHA-256 over the context and everything that was observed, in a fixed encoding (see [`Observations`]).
+    /// SHA-256 over the context and everything that was observed, in a fixed encoding with a length before every part.
     #[must_use]
     pub const fn digest(&self) -> Sha256Digest {
         self.digest
@@ -114,8 +114,8 @@ impl ScrubProof {
 
 /// Collects what a scrub observed, in order.
 ///
-/// Encoding of the digest: the label, boot id, epoch (u64), nonce, generation (u64), ledger counts (u64 each), method
-/// and dialect and version; then per observation its name and its value. Integers are big-endian; every name and
+/// Encoding of the digest: the label, boot id, epoch (u64), nonce, generation (u64) and ledger counts (u64 each); then the
+/// method, each observation and last the dialect, as a name and a value. Integers are big-endian; every name and
 /// value is preceded by its length as u32, so that no two sequences encode alike.
 pub(crate) struct Observations {
     hash: Context,

@@ -53,7 +53,10 @@ async fn dropping_the_answer_ends_the_generation() {
     let rig = slow().await;
     let mut response = rig.call(CHAT, &streamed(100_000)).await.expect("an answer");
     response.body.next().await.expect("a piece").expect("bytes");
-    assert_eq!(rig.engine.load().await.expect("a load").running, 1);
+    // The first piece may come before the batch has the request.
+    while rig.engine.load().await.expect("a load").running == 0 {
+        tokio::task::yield_now().await;
+    }
     assert_eq!(rig.engine.live_calls(), 1);
     drop(response);
     rig.until_idle().await;

@@ -164,7 +164,9 @@ async fn dropping_the_answer_ends_the_generation() {
     body["ignore_eos"] = json!(true);
     let mut response = rig.call(CHAT, &body).await.expect("an answer");
     response.body.next().await.expect("a piece").expect("bytes");
-    assert_eq!(rig.engine.load().await.expect("a load").running, 1);
+    while rig.engine.load().await.expect("a load").running == 0 {
+        tokio::task::yield_now().await;
+    }
     drop(response);
     rig.until_idle().await;
     let _proof = rig.engine.scrub(&context(1)).await.expect("a proof");
