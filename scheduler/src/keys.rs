@@ -149,6 +149,8 @@ impl Keys {
                 enclave = enclave.authority(),
                 "the enclave has no valid key configuration for a tenant"
             );
+            // Not remembered: it may have one in a moment.
+            return true;
         }
         let offer = Offer {
             fetched: now,

@@ -165,7 +165,7 @@ fn what_cannot_work_is_refused() {
         ),
         (
             "clusterId: test",
-            "clusterId: test\nlimits: { streamsPerConnection: 40000 }".to_owned(),
+            "clusterId: test\nlimits: { streamsPerConnection: 200000 }".to_owned(),
             "streamsPerConnection",
         ),
     ];
