@@ -71,6 +71,16 @@ const WALLS: &[Wall] = &[
         reason: "the scheduler cannot open or read a request",
     },
     Wall {
+        package: "cloister-client",
+        never: &["cloister-enclave-*"],
+        reason: "a relying party makes no evidence",
+    },
+    Wall {
+        package: "cloister-session",
+        never: &["cloister-enclave-*"],
+        reason: "evidence is made for its tests only",
+    },
+    Wall {
         package: "cloister-cli",
         never: &["kube", "kube-*", "k8s-openapi"],
         reason: "the command line of tenants knows no Kubernetes",
