@@ -95,6 +95,21 @@ fn certificates_of_the_future_are_refused() {
     assert_eq!(refused_vcek(postpone), certificate(Role::Vcek, Reason::NotYetValid));
 }
 
+#[test]
+fn every_certificate_bounds_the_life_of_a_result() {
+    let chain = &world().chain;
+    let (mut ark, mut ask) = (ark_spec(), ask_spec());
+    let expiry = |ark: &Spec, ask: &Spec| {
+        let (ark, ask) = (ark.sign(&chain.ark_key).unwrap(), ask.sign(&chain.ark_key).unwrap());
+        let (evidence, policy) = with_chain(&ark, &ask, &genuine_vcek());
+        verdict(&evidence, &policy).unwrap().expires_at()
+    };
+    ask.not_after = NOW.plus(20);
+    assert_eq!(expiry(&ark, &ask), NOW.plus(20));
+    ark.not_after = NOW.plus(10);
+    assert_eq!(expiry(&ark, &ask), NOW.plus(10));
+}
+
 // === who signed whom ===
 
 #[test]
