@@ -25,6 +25,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// An engine as a child process on a unix socket, confined as far as the enclave's own rights reach.
 pub struct OwnedEngine {
+    /// Held while the engine is started, stopped or scrubbed: one at a time. First, so that it is killed before its
+    /// directory is given up.
+    child: tokio::sync::Mutex<Child>,
     config: OwnedEngineConfig,
     directory: RuntimeDirectory,
     confinement: Confinement,
@@ -32,8 +35,6 @@ pub struct OwnedEngine {
     status: watch::Sender<EngineStatus>,
     /// What the engine of the present generation said of itself.
     identity: Mutex<Option<Identity>>,
-    /// Held while the engine is started, stopped or scrubbed: one at a time.
-    child: tokio::sync::Mutex<Child>,
 }
 
 struct Child {

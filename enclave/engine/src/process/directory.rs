@@ -137,6 +137,15 @@ impl RuntimeDirectory {
     }
 }
 
+impl Drop for RuntimeDirectory {
+    /// Leaves nothing in memory behind; the lock is given up after it.
+    fn drop(&mut self) {
+        if let Err(error) = self.clear() {
+            tracing::warn!(%error, "what the engine wrote could not be removed");
+        }
+    }
+}
+
 /// A directory in memory for slots: inside the runtime directory if that is in memory, else in `/dev/shm` under a name
 /// that is the runtime directory's alone.
 fn slots_path(root: &Path) -> Result<PathBuf, StartError> {
