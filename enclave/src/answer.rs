@@ -100,7 +100,7 @@ impl Answer {
 
     /// An answer without the engine: a sealed error. `permit` is given back before the answer is delivered.
     pub(crate) async fn fail(self, code: ErrorCode, permit: Option<PermitGuard>) -> Result<(), Cut> {
-        let (sink, out) = self.finish(End::Error(code))?;
+        let (sink, out) = self.finish(&End::Error(code))?;
         drop(permit);
         deliver(&sink, out).await
     }
@@ -109,7 +109,7 @@ impl Answer {
     /// answer is delivered.
     pub(crate) async fn refuse(mut self, error: &ApiError, permit: PermitGuard) -> Result<(), Cut> {
         let end = self.explain(error)?;
-        let (sink, out) = self.finish(end)?;
+        let (sink, out) = self.finish(&end)?;
         drop(permit);
         deliver(&sink, out).await
     }
@@ -126,7 +126,7 @@ impl Answer {
             end = self.converse(request) => end,
         };
         // The engine's connection is closed by now: its future was dropped with the branch.
-        let sealed = end.and_then(|end| self.finish(end));
+        let sealed = end.and_then(|end| self.finish(&end));
         drop(call);
         let (sink, out) = sealed?;
         deliver(&sink, out).await
@@ -282,14 +282,14 @@ impl Answer {
     }
 
     /// Seals everything that is left, the receipt last, and erases every plaintext and key of the request.
-    fn finish(mut self, end: End) -> Result<(Sink, Vec<Piece>), Cut> {
+    fn finish(mut self, end: &End) -> Result<(Sink, Vec<Piece>), Cut> {
         if self.head_sealed {
             self.seal_waiting()?;
         }
         let (outcome, tokens) = match end {
             End::Complete(summary) => (Outcome::Complete, summary.total_tokens),
             End::Error(code) => {
-                let record = self.sealer.error(code)?;
+                let record = self.sealer.error(*code)?;
                 self.push(record);
                 (Outcome::Error, 0)
             }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use axum::{Router, routing::post};
-use cloister_attestation::{BootId, Measurement, Workload, WorkloadError};
+use cloister_attestation::{BootId, Measurement, Workload, WorkloadDigest, WorkloadError};
 use cloister_enclave_attester::{AttesterError, SimulatedTee};
 use cloister_enclave_engine::{
     Engine, EngineUser, LLAMACPP_LAUNCHER, OwnedEngine, OwnedEngineConfig, StartError, engine_image_digest,
@@ -26,7 +26,7 @@ use crate::{
     control::Control,
     data,
     enclave::{AssembleError, Enclave, Parts},
-    leases::{Leases, random},
+    leases::{Leases, Unchanged, random},
     measure::{self, MeasureError},
 };
 
@@ -66,6 +66,9 @@ pub enum BootError {
     /// No TLS.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// Engine or model are not what was measured any more.
+    #[error("engine or model changed while the enclave ran: start it again, and let clients appraise what it is now")]
+    Changed,
     /// No socket.
     #[error("cannot listen on {address}: {source}")]
     Listen {
@@ -203,7 +206,7 @@ impl Booted {
     }
 
     /// Serves data and control plane and drives lease, engine and key windows, until `stop` is cancelled; then stops the
-    /// engine.
+    /// engine. Also ends, with [`BootError::Changed`], when engine or model are found changed.
     ///
     /// # Errors
     /// [`BootError`].
@@ -218,23 +221,58 @@ impl Booted {
         let tasks = TaskTracker::new();
         let inner = CancellationToken::new();
         let _stop_tasks = inner.clone().drop_guard();
-        tasks.spawn(Arc::clone(&self.enclave.leases).drive(Arc::clone(&self.engine), inner.clone()));
+        let leases = Arc::clone(&self.enclave.leases);
+        let unchanged = unchanged(config, self.enclave.facts.workload);
+        let changed = CancellationToken::new();
+        tasks.spawn(leases.drive(Arc::clone(&self.engine), unchanged, changed.clone(), inner.clone()));
+        let (noticed, stopping) = (changed.clone(), stop.clone());
+        tasks.spawn(inner.clone().run_until_cancelled_owned(async move {
+            noticed.cancelled().await;
+            stopping.cancel();
+        }));
         tasks.spawn(Arc::clone(&self.enclave).erase_windows(inner.clone()));
         tasks.close();
-        let limits = ServeLimits {
-            drain_deadline: STOP_DEADLINE,
-            ..ServeLimits::default()
-        };
-        serve(listener, tls, router(&self.enclave), limits, stop.cancelled_owned()).await;
+        let (app, until) = (router(&self.enclave), stop.clone().cancelled_owned());
+        serve(listener, tls, app, limits(config), until).await;
         inner.cancel();
         tasks.wait().await;
         self.engine.stop().await;
-        Ok(())
+        if changed.is_cancelled() {
+            Err(BootError::Changed)
+        } else {
+            Ok(())
+        }
     }
 }
 
+/// A scheduler multiplexes every request of the lease on one connection, beside its control streams.
+fn limits(config: &Config) -> ServeLimits {
+    let streams = u32::try_from(config.lease.max_in_flight)
+        .unwrap_or(u32::MAX)
+        .saturating_mul(2)
+        .clamp(128, 4096);
+    let defaults = ServeLimits::default();
+    ServeLimits {
+        drain_deadline: STOP_DEADLINE,
+        max_concurrent_streams: streams,
+        connection_window: streams.saturating_mul(defaults.initial_stream_window).min(256 << 20),
+        ..defaults
+    }
+}
+
+/// Whether program, engine and model are still what was measured, hashed anew.
+fn unchanged(config: &Config, workload: WorkloadDigest) -> Unchanged {
+    let config = config.clone();
+    Box::new(move || match measure(&config) {
+        Ok(measured) => measured.workload.digest() == workload,
+        Err(error) => {
+            tracing::error!(%error, "engine or model cannot be measured again");
+            false
+        }
+    })
+}
+
 /// Data and control plane on one port.
-#[must_use]
 pub fn router(enclave: &Arc<Enclave>) -> Router {
     let control = Control::new(Arc::clone(enclave));
     let mut grpc = tonic::service::Routes::new(EnclaveControlServer::new(control.clone()));

@@ -126,6 +126,7 @@ async fn serve(arguments: Serve) -> Result<(), Failure> {
     let booted = boot(&config)?;
     tracing::info!(address = %config.listen, tee = booted.enclave().facts.tee.label(), "serving");
     booted.run(&config, stop).await?;
+    tracing::info!("stopped");
     telemetry.shutdown().await?;
     Ok(())
 }

@@ -19,15 +19,17 @@ use cloister_session::{
     replay::ReplayError,
 };
 use futures::StreamExt;
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body_util::BodyExt;
 use tokio::sync::mpsc;
+use tracing::Instrument;
 use zeroize::Zeroizing;
 
 use crate::{
     answer::{Answer, Cut, QUEUE, body},
     enclave::Enclave,
     leases::PermitGuard,
+    metrics::RequestEnd,
 };
 
 /// Tells the router whether the request, sealed anew, may succeed.
@@ -61,24 +63,35 @@ impl From<cloister_session::enclave::Refused> for Refusal {
 pub async fn handle(State(enclave): State<Arc<Enclave>>, request: Request) -> Response {
     match accept(&enclave, request).await {
         Ok((opened, permit, account)) => answer(enclave, opened, permit, account).await,
-        Err(refusal) => refusal.into_response(),
+        Err(refusal) => {
+            enclave.metrics.request(if refusal.retryable {
+                RequestEnd::Deferred
+            } else {
+                RequestEnd::Refused
+            });
+            refusal.into_response()
+        }
     }
 }
 
 /// Opens a request under a permit of its tenant's lease.
+///
+/// What is refused for good is read to its end first: when a refusal comes must not tell which check it was.
 async fn accept(enclave: &Arc<Enclave>, request: Request) -> Result<(OpenedRequest, PermitGuard, Account), Refusal> {
-    let headers = request.headers();
-    let media_type = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
-    if media_type != Some(REQUEST_MEDIA_TYPE.as_bytes()) || headers.contains_key(header::CONTENT_ENCODING) {
-        return Err(REFUSED);
-    }
-    let mut upload = Upload {
-        body: request.into_body(),
-        taken: 0,
-    };
+    let (parts, body) = request.into_parts();
+    let mut upload = Upload { body, taken: 0 };
     let deadline = tokio::time::Instant::now() + enclave.upload_timeout;
-    let read = tokio::time::timeout_at(deadline, read_outer(&mut upload)).await;
-    let (outer, rest) = read.map_err(|_| REFUSED)??;
+    let read = tokio::time::timeout_at(deadline, async {
+        let outer = match check_headers(&parts.headers) {
+            Ok(()) => read_outer(&mut upload).await,
+            Err(refusal) => Err(refusal),
+        };
+        if outer.is_err() {
+            upload.discard().await;
+        }
+        outer
+    });
+    let (outer, rest) = read.await.map_err(|_| REFUSED)??;
 
     // Key live, model ours; then the lease. Nothing is decapsulated before both.
     if enclave.keys().find(&outer, enclave.clock.now()).is_err() {
@@ -86,22 +99,29 @@ async fn accept(enclave: &Arc<Enclave>, request: Request) -> Result<(OpenedReque
     }
     let mut permit = enclave.leases.admit(&outer.header().tenant_ref).map_err(|_| RETRY)?;
     let revoked = permit.revoked().clone();
-    tokio::select! {
+    let opening = async {
+        let opened = open(enclave, &outer, rest, &mut upload, &mut permit).await;
+        if opened.is_err() {
+            // The permit is kept meanwhile: neither must the end of the lease tell. It can be revoked all the same.
+            upload.discard().await;
+        }
+        opened
+    };
+    let opened = tokio::select! {
         biased;
-        () = revoked.cancelled() => Err(RETRY),
-        opened = tokio::time::timeout_at(deadline, open(enclave, &outer, rest, &mut upload, &mut permit)) => match opened {
-            Ok(Ok(opened)) => {
-                let account = permit.account().ok_or(RETRY)?;
-                Ok((opened, permit, account))
-            }
-            Ok(Err(refusal)) => {
-                // Read on before answering: when the refusal comes must not tell which check it was.
-                let _ = tokio::time::timeout_at(deadline, upload.discard()).await;
-                Err(refusal)
-            }
-            Err(_) => Err(REFUSED),
-        },
+        () = revoked.cancelled() => return Err(RETRY),
+        opened = tokio::time::timeout_at(deadline, opening) => opened.map_err(|_| REFUSED)??,
+    };
+    let account = permit.account().ok_or(RETRY)?;
+    Ok((opened, permit, account))
+}
+
+fn check_headers(headers: &HeaderMap) -> Result<(), Refusal> {
+    let media_type = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+    if media_type != Some(REQUEST_MEDIA_TYPE.as_bytes()) || headers.contains_key(header::CONTENT_ENCODING) {
+        return Err(REFUSED);
     }
+    Ok(())
 }
 
 /// The checks of the seal, each on the outcome of the one before.
@@ -178,7 +198,19 @@ impl Upload {
 async fn answer(enclave: Arc<Enclave>, opened: OpenedRequest, permit: PermitGuard, account: Account) -> Response {
     let tick = enclave.padding().tick_millis;
     let (sink, mut pieces) = mpsc::channel(QUEUE);
-    tokio::spawn(respond(enclave, opened, permit, account, sink));
+    let span = tracing::debug_span!("answer");
+    tokio::spawn(
+        async move {
+            let counted = Arc::clone(&enclave);
+            let end = respond(enclave, opened, permit, account, sink).await;
+            counted.metrics.request(if end.is_ok() {
+                RequestEnd::Answered
+            } else {
+                RequestEnd::Cut
+            });
+        }
+        .instrument(span),
+    );
     // The response begins with its first sealed bytes: before them the request may still go to another candidate.
     let Some(first) = pieces.recv().await else {
         return StatusCode::BAD_GATEWAY.into_response();

@@ -27,6 +27,7 @@ use zeroize::Zeroizing;
 use crate::{
     clock::Clock,
     leases::{Leases, random},
+    metrics::Metrics,
 };
 
 /// One enclave process: identity, keys, lease, engine.
@@ -46,6 +47,7 @@ pub struct Enclave {
     /// A request has to be whole within this time after it was admitted.
     pub upload_timeout: Duration,
     pub(crate) identity: SigningKey,
+    pub(crate) metrics: Metrics,
     workload: Workload,
     attester: Box<dyn Attester>,
     keys: Mutex<WindowKeys>,
@@ -117,6 +119,7 @@ impl Enclave {
             cluster_id: parts.cluster_id,
             upload_timeout: parts.upload_timeout,
             identity,
+            metrics: Metrics::new(),
             workload: parts.workload,
             attester: parts.attester,
             keys: Mutex::new(keys),

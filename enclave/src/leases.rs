@@ -16,7 +16,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
-use crate::clock::Clock;
+use crate::{clock::Clock, metrics::Metrics};
 
 /// Leases of this enclave's one replica.
 pub struct Leases {
@@ -26,7 +26,11 @@ pub struct Leases {
     status: watch::Sender<Status>,
     /// Something changed that may make an action due.
     wake: Notify,
+    metrics: Metrics,
 }
+
+/// What has to hold before an engine is started: nothing of the workload has changed since it was measured.
+pub type Unchanged = Box<dyn Fn() -> bool + Send + Sync>;
 
 struct Inner {
     machine: LeaseMachine,
@@ -52,6 +56,7 @@ impl Leases {
             boot_id,
             status,
             wake: Notify::new(),
+            metrics: Metrics::new(),
         })
     }
 
@@ -119,7 +124,16 @@ impl Leases {
     }
 
     /// Runs the machine: ticks, revocations, scrubs, and what becomes of the engine. Returns when `stop` is cancelled.
-    pub async fn drive(self: Arc<Self>, engine: Arc<dyn Engine>, stop: CancellationToken) {
+    /// Should `unchanged` deny before a restart of the engine that it would be the workload that keys were made for, the
+    /// lease ends there: `changed` is cancelled and nothing is started.
+    pub async fn drive(
+        self: Arc<Self>,
+        engine: Arc<dyn Engine>,
+        unchanged: Unchanged,
+        changed: CancellationToken,
+        stop: CancellationToken,
+    ) {
+        let unchanged = Arc::new(unchanged);
         let mut process = engine.status();
         loop {
             if let EngineStatus::Exited { .. } = *process.borrow_and_update() {
@@ -129,6 +143,12 @@ impl Leases {
             match action {
                 Some(Action::Revoke { epoch }) => self.revoke(epoch),
                 Some(Action::Scrub { epoch, restart }) => {
+                    let check = Arc::clone(&unchanged);
+                    if restart && !tokio::task::spawn_blocking(move || check()).await.unwrap_or(false) {
+                        tracing::error!("engine or model changed since they were measured: stopping");
+                        changed.cancel();
+                        return;
+                    }
                     tokio::select! {
                         () = self.scrub(engine.as_ref(), epoch, restart) => {}
                         () = stop.cancelled() => return,
@@ -139,7 +159,7 @@ impl Leases {
                     tokio::select! {
                         () = self.wake.notified() => {}
                         () = tokio::time::sleep(sleep) => {}
-                        changed = process.changed() => if changed.is_err() { return },
+                        ended = process.changed() => if ended.is_err() { return },
                         () = stop.cancelled() => return,
                     }
                 }
@@ -201,6 +221,7 @@ impl Leases {
         } else {
             engine.scrub(&context).await
         };
+        self.metrics.scrub(restart, outcome.is_ok());
         let mut inner = self.lock();
         match outcome {
             Ok(proof) => accept(&mut inner.machine, epoch, &proof),

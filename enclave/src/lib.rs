@@ -7,6 +7,7 @@
 mod answer;
 mod clock;
 mod load;
+mod metrics;
 mod rate;
 
 pub mod boot;
