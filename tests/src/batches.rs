@@ -1,6 +1,7 @@
 //! What the simulated engine had in one batch, step by step.
 
 use std::{
+    collections::HashSet,
     fs::File,
     io,
     os::unix::fs::{FileExt, MetadataExt},
@@ -87,6 +88,16 @@ impl Batches {
             all.batches += shown.batches;
         }
         all
+    }
+
+    /// Sequences that the engine has run so far, the enclave's own probes among them.
+    #[must_use]
+    pub fn requests(&self) -> usize {
+        let count = |process: &Vec<BatchEntry>| {
+            let numbers: HashSet<u64> = process.iter().flat_map(|entry| &entry.batch).map(|one| one.request).collect();
+            numbers.len()
+        };
+        self.entries().iter().map(count).sum()
     }
 
     /// Salts in their order, without the probe's own.

@@ -20,6 +20,9 @@ use serde_json::Value;
 
 use crate::tenant::{Client, inner, now, random};
 
+/// The first chunk's plaintext is a multiple of this.
+const FIRST_CHUNK_UNIT: usize = 1024;
+
 /// A request in its parts.
 pub struct Draft {
     /// The header.
@@ -131,6 +134,7 @@ impl Draft {
         first.extend_from_slice(&self.credential);
         first.extend_from_slice(&self.policy);
         first.extend_from_slice(&self.signer.sign("request", &proof));
+        first.resize(first.len().next_multiple_of(FIRST_CHUNK_UNIT), 0);
         first
     }
 
