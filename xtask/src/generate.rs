@@ -1,15 +1,15 @@
-//! `cargo xtask gen`: everything checked in that a program writes.
+//! `cargo xtask gen`: everything checked in that a program writes, or that has to agree with the code.
 
-use crate::{args::Arguments, error::Result, process, workspace::cargo};
+use crate::{args::Arguments, claims, error::Result, process, workspace::cargo};
 
 /// One example per generator: package and name. Each takes `--check` and then only compares.
 const GENERATORS: &[(&str, &str)] = &[("cloister-proto", "generate")];
 
-/// Runs each generator; with `--check` nothing is written.
+/// Runs each generator; with `--check` nothing is written. In any case documents are compared with the code.
 ///
 /// # Errors
 ///
-/// A generator fails, or with `--check` a checked-in file differs.
+/// A generator fails, with `--check` a checked-in file differs, or a document names what does not exist.
 pub(crate) fn main(mut arguments: Arguments) -> Result<()> {
     let check = arguments.flag("--check");
     arguments.finish()?;
@@ -19,5 +19,5 @@ pub(crate) fn main(mut arguments: Arguments) -> Result<()> {
         command.args(check.then_some("--check"));
         process::stage(&format!("generator of {package}"), || process::run(&mut command))?;
     }
-    Ok(())
+    process::stage("tests named in SECURITY.md", claims::check)
 }

@@ -2,6 +2,7 @@
 
 mod args;
 mod assets;
+mod claims;
 mod dependencies;
 mod error;
 mod generate;
@@ -31,7 +32,8 @@ cargo xtask up       run everything on this machine and serve the OpenAI API on 
                              (without it a temporary folder, removed after a clean stop)
 cargo xtask test     run the tests
     --tier NAME              quick (minutes, no model), default (as CI) or full (hours)
-cargo xtask gen      write the generated files
+    --only NAME              rust, or python: the tests with the official client
+cargo xtask gen      write the generated files, and look for the tests that documents name
     --check                  only compare them
 cargo xtask deps     check layers, licences and sources of the dependencies
 cargo xtask mutants  list changes of the code that no test notices

@@ -30,6 +30,14 @@ enum Tier {
     Full,
 }
 
+/// One of the two kinds of tests.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Kind {
+    Rust,
+    /// With the official OpenAI client.
+    Python,
+}
+
 /// What the stages found, in their order.
 #[derive(Default)]
 struct Report {
@@ -48,10 +56,11 @@ const FULL_CASES: &str = "200000";
 /// A test failed, or a stage could not be run.
 pub(crate) fn main(mut arguments: Arguments) -> Result<()> {
     let tier = arguments.value("--tier")?.unwrap_or(Tier::Default);
+    let only = arguments.value("--only")?;
     arguments.finish()?;
 
     let mut report = Report::default();
-    let stopped = run(tier, &mut report).err();
+    let stopped = run(tier, only, &mut report).err();
     if stopped.is_some() {
         // What could not run did not pass.
         report.counts.failed = report.counts.failed.max(1);
@@ -63,7 +72,8 @@ pub(crate) fn main(mut arguments: Arguments) -> Result<()> {
     }
 }
 
-fn run(tier: Tier, report: &mut Report) -> Result<()> {
+fn run(tier: Tier, only: Option<Kind>, report: &mut Report) -> Result<()> {
+    let wanted = |kind| only.is_none_or(|only| only == kind);
     if tier != Tier::Quick {
         report.stage("engine, model and client", |_| {
             tools::require()?;
@@ -77,10 +87,13 @@ fn run(tier: Tier, report: &mut Report) -> Result<()> {
         process::run(cargo().args(["build", "--workspace", "--locked", "--bins"]))
     })?;
     // Failed tests do not keep the later stages from running: one run shows all that is wrong.
-    let rust = report.stage("Rust tests", |report| cargo_test(tier, report));
-    let python = match tier {
-        Tier::Quick => Ok(()),
-        Tier::Default | Tier::Full => report.stage("tests with the official client", scripts::run),
+    let rust = match wanted(Kind::Rust) {
+        true => report.stage("Rust tests", |report| cargo_test(tier, report)),
+        false => Ok(()),
+    };
+    let python = match wanted(Kind::Python) && tier != Tier::Quick {
+        true => report.stage("tests with the official client", scripts::run),
+        false => Ok(()),
     };
     rust.and(python)
 }
@@ -159,6 +172,18 @@ impl FromStr for Tier {
     }
 }
 
+impl FromStr for Kind {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "rust" => Ok(Self::Rust),
+            "python" => Ok(Self::Python),
+            _ => Err("the kinds are rust and python"),
+        }
+    }
+}
+
 // === impl Report ===
 
 impl Report {
@@ -189,9 +214,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tiers_are_known_by_name() {
+    fn tiers_and_kinds_are_known_by_name() {
         assert_eq!("full".parse(), Ok(Tier::Full));
         assert!("fast".parse::<Tier>().is_err());
+        assert_eq!("python".parse(), Ok(Kind::Python));
+        assert!("go".parse::<Kind>().is_err());
     }
 
     #[test]

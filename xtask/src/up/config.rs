@@ -197,10 +197,12 @@ impl Engine {
     }
 }
 
-/// Four sequences with 2,048 tokens of context each. The threads of the replicas add up to the cores: they wait by spinning,
-/// so more of them would hold up everything on the machine.
+/// Four sequences with 2,048 tokens of context each. The threads of all replicas leave one core to the rest: they wait for
+/// each other by spinning, and a thread that has no core of its own holds up all the others.
 fn llama_cpp_arguments(cores: usize, replicas: u16) -> Vec<String> {
-    let threads = (cores / usize::from(replicas.max(1))).max(1).to_string();
+    let threads = (cores.saturating_sub(1) / usize::from(replicas.max(1)))
+        .max(1)
+        .to_string();
     ["--parallel", "4", "--context", "8192", "--threads", &threads]
         .map(str::to_owned)
         .into()

@@ -48,9 +48,10 @@ impl Deployment {
     ///
     /// A program does not start, or dies.
     pub(crate) fn start(options: &Options, parts: Parts, interrupts: Interrupts) -> Result<Option<Self>> {
+        let ports = Ports::choose(options)?;
         let state = State::open(options.state.as_deref())?;
         let folder = state.path().to_owned();
-        let started = Self::start_in(options, interrupts, parts, state);
+        let started = Self::start_in(options, interrupts, parts, &ports, state);
         if started.is_err() {
             eprintln!("configurations and logs are kept in {}", folder.display());
         }
@@ -215,6 +216,8 @@ impl Parts {
     ///
     /// The programs do not build, or something cannot be fetched.
     pub(crate) fn gather(options: &Options) -> Result<Self> {
+        // Before the minutes of a build, and once more after them.
+        Ports::choose(options)?;
         let programs = if options.built {
             Programs::built()?
         } else {

@@ -23,8 +23,9 @@ impl Ports {
         // All are held until all are chosen, so that no port is chosen twice.
         let mut held = Vec::new();
         let mut hold = |port: u16| -> Result<u16> {
-            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
-                .context(format_args!("127.0.0.1:{port} (another --port?)"))?;
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).context(format_args!(
+                "127.0.0.1:{port} cannot be used, choose others with --port"
+            ))?;
             let port = listener.local_addr().context("a free port")?.port();
             held.push(listener);
             Ok(port)
