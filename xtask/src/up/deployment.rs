@@ -58,9 +58,14 @@ impl Deployment {
         started
     }
 
-    fn start_in(options: &Options, interrupts: Interrupts, parts: Parts, state: State) -> Result<Option<Self>> {
-        let ports = Ports::choose(options)?;
-        let (tenants, plan) = set_up(options, &ports, parts, &state)?;
+    fn start_in(
+        options: &Options,
+        interrupts: Interrupts,
+        parts: Parts,
+        ports: &Ports,
+        state: State,
+    ) -> Result<Option<Self>> {
+        let (tenants, plan) = set_up(options, ports, parts, &state)?;
         let logs = state.folder("logs")?;
         let mut deployment = Self {
             children: Vec::new(),
