@@ -155,6 +155,9 @@ pub(crate) enum ReceiptCommand {
         /// Appraisal policy (YAML)
         #[arg(long, env = "CLOISTER_POLICY", value_name = "FILE")]
         policy: PathBuf,
+        /// Also write it as COSE_Sign1 (RFC 9052), for other tools; refuses to overwrite. The key is `identity_spki` of the evidence
+        #[arg(long, value_name = "FILE")]
+        cose: Option<PathBuf>,
     },
 }
 

@@ -64,6 +64,8 @@ pub struct VerifiedReceipt {
     pub receipt: Receipt,
     /// What its evidence proves under the policy, at the time of the receipt.
     pub attestation: AttestationResult,
+    /// The receipt as signed, for [`SignedReceipt::to_cose`].
+    pub signed: SignedReceipt,
 }
 
 /// Why a receipt proves nothing.
@@ -186,7 +188,11 @@ pub fn verify_file(path: &Path, policy: &AppraisalPolicy) -> Result<VerifiedRece
     let attestation = appraise(&evidence, side.nonce.as_bytes(), UnixTime(side.appraised_at), policy)?;
     let receipt = signed.verify(attestation.identity_key())?;
     check_same(&receipt, &attestation)?;
-    Ok(VerifiedReceipt { receipt, attestation })
+    Ok(VerifiedReceipt {
+        receipt,
+        attestation,
+        signed,
+    })
 }
 
 fn check_same(receipt: &Receipt, attestation: &AttestationResult) -> Result<(), ReceiptFileError> {
@@ -228,7 +234,9 @@ pub fn outcome(outcome: Outcome) -> &'static str {
 /// For people. A SIMULATED TEE is said to be one, and what that means.
 impl fmt::Display for VerifiedReceipt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { receipt, attestation } = self;
+        let Self {
+            receipt, attestation, ..
+        } = self;
         let mut line = |name: &str, value: &dyn fmt::Display| writeln!(f, "{name:<18}{value}");
         line("receipt", &"VALID: signed by an enclave that the policy accepts")?;
         line("TEE", &attestation.tee().label())?;

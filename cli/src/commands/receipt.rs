@@ -1,13 +1,17 @@
 //! `cloister receipt`
 
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::Path;
+
 use crate::args::ReceiptCommand;
-use crate::output::{CHECK_FAILED, Failed, Printer};
+use crate::output::{CHECK_FAILED, Failed, Printer, UNUSABLE};
 use cloister_client::receipts::{self, ReceiptFileError, VerifiedReceipt, verify_file};
 use cloister_client::run;
 use serde_json::{Value, json};
 
 pub(crate) fn run(command: &ReceiptCommand, printer: &Printer) -> Result<(), Failed> {
-    let ReceiptCommand::Verify { file, policy } = command;
+    let ReceiptCommand::Verify { file, policy, cose } = command;
     let policy = run::policy(policy).map_err(Failed::unusable)?;
     let verified = verify_file(file, &policy).map_err(|error| match error {
         ReceiptFileError::File(_) => Failed::unusable(error),
@@ -16,12 +20,28 @@ pub(crate) fn run(command: &ReceiptCommand, printer: &Printer) -> Result<(), Fai
             message: Some(format!("REFUSED: {refused}")),
         },
     })?;
+    if let Some(path) = cose {
+        write_new(path, &verified.signed.to_cose()).map_err(|error| Failed {
+            code: UNUSABLE,
+            message: Some(format!("cannot write {}: {error}", path.display())),
+        })?;
+    }
     printer.result(&verified.to_string(), &as_json(&verified));
     Ok(())
 }
 
+fn write_new(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(path)?
+        .write_all(bytes)
+}
+
 fn as_json(verified: &VerifiedReceipt) -> Value {
-    let VerifiedReceipt { receipt, attestation } = verified;
+    let VerifiedReceipt {
+        receipt, attestation, ..
+    } = verified;
     json!({
         "valid": true,
         "tee": attestation.tee(),
