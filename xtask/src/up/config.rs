@@ -256,7 +256,7 @@ mod tests {
     fn replicas_share_the_cores() {
         let threads = |cores, replicas| llama_cpp_arguments(cores, replicas).pop().unwrap();
         assert_eq!(
-            (threads(8, 1), threads(8, 3), threads(2, 4)),
+            (threads(9, 1), threads(9, 3), threads(2, 4)),
             ("8".into(), "2".into(), "1".into())
         );
     }
