@@ -1,6 +1,9 @@
 //! The client's side of M1: seals a request to its candidates.
 
-use cloister_attestation::{PolicyHash, UnixTime, identity::sha256};
+use cloister_attestation::{
+    PolicyHash, UnixTime,
+    identity::{SIGNATURE_LEN, sha256},
+};
 use zeroize::Zeroizing;
 
 use crate::{
@@ -9,7 +12,7 @@ use crate::{
     ids::{HeaderHash, KeyId, RequestId, TenantId},
     inner::InnerRequest,
     key_config::VerifiedKeyConfig,
-    limits::{DEK_LEN, MAX_CHUNK, MAX_TTL, MAX_WRAPS, TAG_LEN, VERSION},
+    limits::{DEK_LEN, FIRST_CHUNK_UNIT, MAX_CHUNK, MAX_TTL, MAX_WRAPS, TAG_LEN, VERSION},
     opener::{Candidate, Expected, ResponseOpener},
     outer::Header,
     signing::SigningKey,
@@ -181,6 +184,24 @@ fn seal_wraps(
     Ok((wraps, openers))
 }
 
+/// Plaintext of the first chunk.
+fn first_chunk(
+    request: &SealRequest<'_>,
+    signature: &[u8; SIGNATURE_LEN],
+) -> Result<Zeroizing<Vec<u8>>, SealRequestError> {
+    let credential = request.credential.to_bytes();
+    let length = u16::try_from(credential.len()).map_err(|_| SealRequestError::Crypto)?;
+    let mut first = Zeroizing::new(Vec::with_capacity(MAX_CHUNK));
+    first.extend_from_slice(request.tenant.as_bytes());
+    first.extend_from_slice(&length.to_be_bytes());
+    first.extend_from_slice(&credential);
+    first.extend_from_slice(request.policy.as_bytes());
+    first.extend_from_slice(signature);
+    let padded = first.len().next_multiple_of(FIRST_CHUNK_UNIT);
+    first.resize(padded, 0);
+    Ok(first)
+}
+
 fn seal_chunks(
     request: &SealRequest<'_>,
     header: &HeaderHash,
@@ -189,15 +210,7 @@ fn seal_chunks(
     out: &mut Vec<u8>,
 ) -> Result<(), SealRequestError> {
     let proof = [header.as_bytes().as_slice(), sha256(&[padded]).as_bytes()].concat();
-    let credential = request.credential.to_bytes();
-    let length = u16::try_from(credential.len()).map_err(|_| SealRequestError::Crypto)?;
-    let mut first = Zeroizing::new(Vec::with_capacity(MAX_CHUNK));
-    first.extend_from_slice(request.tenant.as_bytes());
-    first.extend_from_slice(&length.to_be_bytes());
-    first.extend_from_slice(&credential);
-    first.extend_from_slice(request.policy.as_bytes());
-    first.extend_from_slice(&request.member.sign(REQUEST_KIND, &proof));
-
+    let mut first = first_chunk(request, &request.member.sign(REQUEST_KIND, &proof))?;
     let prk = suite::request_prk(header, dek);
     let mut cipher = ChunkCipher::new(&prk, b"cloister/v1 request key", b"cloister/v1 request nonce")?;
     cipher.seal(&mut first, false, out)?;

@@ -253,6 +253,7 @@ impl VerifiedCredential {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::MAX_SIGNED_OBJECT;
 
     const NOW: UnixTime = UnixTime(1_000_000);
 
@@ -319,6 +320,25 @@ mod tests {
             Some(CredentialError::Malformed)
         );
         assert_eq!(check(|c| c.models = vec![c.models[0]; 64]), None);
+    }
+
+    #[test]
+    fn another_version_and_too_many_bytes_are_refused() {
+        let root = root();
+        let mut signed = root.issue(&claims(root.key().public())).0;
+        assert_eq!(signed.payload[..3], [0xa8, 0x00, 0x01]);
+        signed.payload[2] = 2;
+        signed.signature = root.key().sign(KIND, &signed.payload);
+        assert_eq!(
+            SignedCredential(signed.clone()).verify(NOW, "local").err(),
+            Some(CredentialError::Malformed)
+        );
+        let mut parses = |length| {
+            signed.payload.resize(length, 0);
+            SignedCredential::parse(&signed.to_bytes()).is_ok()
+        };
+        let sizes = [MAX_SIGNED_OBJECT - 70, MAX_SIGNED_OBJECT - 69];
+        assert_eq!(sizes.map(&mut parses), [true, false]);
     }
 
     #[test]

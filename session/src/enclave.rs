@@ -18,7 +18,7 @@ use crate::{
     ids::{HeaderHash, KeyId, RequestId, TenantId, TenantRef, tenant_ref},
     inner::{ApiPath, InnerRequest},
     key_config::PaddingProfile,
-    limits::MAX_CHUNK,
+    limits::{FIRST_CHUNK_UNIT, MAX_CHUNK},
     outer::{Header, OuterRequest},
     response::{ResponseSealer, SealError},
     suite::{self, CryptoError, Dek, Exporter},
@@ -169,11 +169,17 @@ impl Claims {
         let (length, rest) = rest.split_first_chunk::<2>()?;
         let (credential, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
         let (policy, rest) = rest.split_first_chunk::<32>()?;
+        let (signature, padding) = rest.split_first_chunk::<SIGNATURE_LEN>()?;
+        // One form for each request: no more padding than it needs, and nothing in it.
+        let padded = padding.len() < FIRST_CHUNK_UNIT && plaintext.len().is_multiple_of(FIRST_CHUNK_UNIT);
+        if !padded || padding.iter().any(|byte| *byte != 0) {
+            return None;
+        }
         Some(Self {
             tenant: TenantId::from_bytes(*tenant),
             credential: SignedCredential::parse(credential).ok()?,
             policy: PolicyHash::from_bytes(*policy),
-            signature: <[u8; SIGNATURE_LEN]>::try_from(rest).ok()?,
+            signature: *signature,
         })
     }
 }

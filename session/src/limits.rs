@@ -10,6 +10,8 @@ pub const MAX_WRAPS: usize = 4;
 pub const DEFAULT_WRAPS: usize = 2;
 /// Largest plaintext of a chunk.
 pub const MAX_CHUNK: usize = 16 * 1024;
+/// The first chunk of M1 is padded to a multiple of this: members whose credentials name up to 18 models look the same.
+pub const FIRST_CHUNK_UNIT: usize = 1024;
 /// Tag of ChaCha20Poly1305.
 pub const TAG_LEN: usize = 16;
 /// Largest padded inner request.
@@ -44,5 +46,5 @@ pub const MAX_REQUEST: usize = MAX_OUTER + (2 + MAX_BODY / MAX_CHUNK) * (MAX_CHU
 pub const END_RECORD: usize = 2048;
 /// Smallest record when padding is on.
 pub const MIN_RECORD: usize = 256;
-/// Smallest piece of an answer that is sealed on its own, head of M2.
+/// Length of M2 before its chunks: version, key id, nonce.
 pub const RESPONSE_PREFIX: usize = 1 + 16 + 32;

@@ -368,7 +368,10 @@ mod tests {
         assert!(changed(0, 2), "version");
         assert!(changed(1, 0x80), "header above the cap");
         assert!(changed(2, 0), "header too short");
-        assert!(changed(2, (FIXED_HEADER + 16 + 1) as u8), "bytes after the candidates");
+        let mut longer = good.clone();
+        longer[2] += 1;
+        longer.insert(3 + FIXED_HEADER + 16, 0);
+        assert!(OuterRequest::parse(&longer).is_err(), "byte after the candidates");
         let with = |change: fn(&mut Header)| {
             let mut header = header(1);
             change(&mut header);

@@ -154,13 +154,7 @@ impl Receipt {
             }
             .to_owned(),
         });
-        let signature = identity.sign(KIND, &payload);
-        let cose_signature = identity.sign_raw(&cose_to_be_signed(&payload));
-        SignedReceipt {
-            payload,
-            signature,
-            cose_signature,
-        }
+        SignedReceipt::of_payload(payload, identity)
     }
 }
 
@@ -240,6 +234,20 @@ fn cose_to_be_signed(payload: &[u8]) -> Vec<u8> {
 }
 
 impl SignedReceipt {
+    pub(crate) fn of_payload(payload: Vec<u8>, identity: &SigningKey) -> Self {
+        Self {
+            signature: identity.sign(KIND, &payload),
+            cose_signature: identity.sign_raw(&cose_to_be_signed(&payload)),
+            payload,
+        }
+    }
+
+    /// The signed bytes.
+    #[must_use]
+    pub fn payload(&self) -> &[u8] {
+        &self.payload
+    }
+
     /// Parses the outer form.
     ///
     /// # Errors

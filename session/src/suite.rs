@@ -250,6 +250,10 @@ mod tests {
         let secret = sender.response_secret(&header, &key, &[8; 32]).unwrap();
         assert_eq!(secret, receiver.response_secret(&header, &key, &[8; 32]).unwrap());
         assert_ne!(secret, receiver.response_secret(&header, &key, &[9; 32]).unwrap());
+        let other_key = KeyId::from_bytes([8; 16]);
+        assert_ne!(secret, receiver.response_secret(&header, &other_key, &[8; 32]).unwrap());
+        let other_header = HeaderHash::from_bytes([5; 32]);
+        assert_ne!(secret, receiver.response_secret(&other_header, &key, &[8; 32]).unwrap());
         assert!(open_wrap(&other, &[6; 32], &header, &wrap).is_err());
         assert!(open_wrap(&private, &[0; 32], &header, &wrap).is_err());
         assert!(open_wrap(&private, &[6; 32], &HeaderHash::from_bytes([0; 32]), &wrap).is_err());

@@ -6,6 +6,7 @@ const WHAT: Malformed = Malformed("varint");
 
 /// Appends the shortest form of `value`, at most 2^30 - 1.
 pub(crate) fn write(value: usize, out: &mut Vec<u8>) {
+    debug_assert!(value < 1 << 30, "every length is capped far below");
     match value {
         0..=0x3f => out.push(value as u8),
         0x40..=0x3fff => out.extend_from_slice(&(value as u16 | 0x4000).to_be_bytes()),

@@ -10,7 +10,7 @@ use crate::{
     enclave::{AwaitingAuth, OpenedRequest, Reason, Refused},
     ids::{KeyId, TenantRef},
     key_config::{KeyConfig, PaddingProfile, SignedKeyConfig},
-    limits::MAX_TTL,
+    limits::{MAX_NAME, MAX_TTL},
     outer::{OuterRequest, Wrap},
     replay::{ReplayCache, ReplayError},
     signing::SigningKey,
@@ -52,6 +52,9 @@ pub struct EnclaveFacts {
 /// Keys cannot be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum WindowError {
+    /// What the keys would say is out of bounds: no client would take them.
+    #[error("the padding profile or the served model name is out of bounds: see the configuration of the enclave")]
+    Facts,
     /// No randomness for a window secret.
     #[error("no randomness for a key window")]
     Random,
@@ -111,8 +114,11 @@ impl WindowKeys {
     /// Starts with the first window. `phase` in seconds shifts the windows' borders, so that they tell nothing of others'.
     ///
     /// # Errors
-    /// [`WindowError::Random`].
+    /// [`WindowError::Facts`], [`WindowError::Random`].
     pub fn new(facts: EnclaveFacts, phase: u64, now: UnixTime) -> Result<Self, WindowError> {
+        if !facts.padding.is_valid() || !(1..=MAX_NAME).contains(&facts.served_model_name.len()) {
+            return Err(WindowError::Facts);
+        }
         let origin = UnixTime(now.0.saturating_sub(phase % WINDOW));
         let mut keys = Self {
             facts,

@@ -7,7 +7,7 @@ import hpke
 from formats import LABEL, require, sha256
 
 CHUNK, TAG = 16384, chacha.TAG
-END_RECORD = 2048
+FIRST_CHUNK, END_RECORD = 1024, 2048
 HEAD, DATA, DUMMY, ERROR, END = 1, 2, 3, 4, 5
 
 
@@ -122,13 +122,15 @@ def open_request(m1, config, private_key, cluster_id, now):
     first, padded = plaintexts[0][0], b"".join(p for p, _ in plaintexts[1:])
     require(len(padded) == header["padding_bucket"], "length of the message")
     length = int.from_bytes(first[32:34], "big")
-    require(len(first) == 34 + length + 32 + 64, "first chunk")
+    signature, padding = first[34 + length + 32 : 34 + length + 96], first[34 + length + 96 :]
+    require(len(signature) == 64 and len(first) % FIRST_CHUNK == 0, "length of the first chunk")
+    require(len(padding) < FIRST_CHUNK and not any(padding), "padding of the first chunk")
     claims = formats.credential(first[34 : 34 + length], cluster_id, now)
     tenant = formats.tenant_id(claims["root"])
     require(first[:32] == tenant and header["tenant_ref"] == formats.tenant_ref(cluster_id, tenant), "tenant")
     require(header["model_digest"] in claims["models"], "model not allowed")
     proof = _member_proof(header_bytes, padded)
-    require(formats.verify(formats.raw_key(claims["member"]), b"request", proof, first[-64:]), "member signature")
+    require(formats.verify(formats.raw_key(claims["member"]), b"request", proof, signature), "member signature")
     path, body = formats.decode_request(padded)
     return {
         "header": header,
@@ -169,7 +171,7 @@ def seal_request(ask, configs, dek, randomness):
     credential = ask["credential"]
     first = ask["tenant_id"] + len(credential).to_bytes(2, "big") + credential + ask["policy_hash"] + signature
     sealer = _request_chunks(header_bytes, dek)
-    chunks = sealer.seal(first)
+    chunks = sealer.seal(first + bytes(-len(first) % FIRST_CHUNK))
     for at in range(0, len(padded), CHUNK):
         chunks += sealer.seal(padded[at : at + CHUNK], last=at + CHUNK >= len(padded))
     expected = {

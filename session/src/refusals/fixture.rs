@@ -22,7 +22,7 @@ use crate::{
     ids::{HeaderHash, RequestId, TenantId, TenantRef, tenant_ref},
     inner::{ApiPath, InnerRequest},
     key_config::{PaddingProfile, VerifiedKeyConfig},
-    limits::{DEK_LEN, MAX_CHUNK, VERSION},
+    limits::{DEK_LEN, FIRST_CHUNK_UNIT, MAX_CHUNK, VERSION},
     opener::{Ended, Event, OpenError, ResponseOpener},
     outer::{Header, OuterRequest, Parsed},
     receipt::{Outcome, Receipt},
@@ -324,6 +324,8 @@ pub(crate) struct Draft {
     pub(crate) signs: (Option<HeaderHash>, Option<Vec<u8>>),
     /// Header whose hash salts the key of the chunks, if another.
     pub(crate) chunks_under: Option<HeaderHash>,
+    /// What the first chunk is padded with, if not with zeros up to its unit.
+    pub(crate) first_padding: Option<Vec<u8>>,
     /// Plaintexts of the chunks after the first one; the last is the final one.
     pub(crate) pieces: Vec<Vec<u8>>,
 }
@@ -370,6 +372,7 @@ impl Draft {
             signer: SigningKey::from_pkcs8(&tenant.member.to_pkcs8().unwrap()).unwrap(),
             signs: (None, None),
             chunks_under: None,
+            first_padding: None,
             pieces: padded.chunks(MAX_CHUNK).map(<[u8]>::to_vec).collect(),
         }
     }
@@ -384,6 +387,8 @@ impl Draft {
         first.extend_from_slice(&self.credential);
         first.extend_from_slice(POLICY.as_bytes());
         first.extend_from_slice(&self.signer.sign(REQUEST_KIND, &proof));
+        let missing = first.len().next_multiple_of(FIRST_CHUNK_UNIT) - first.len();
+        first.extend(self.first_padding.clone().unwrap_or(vec![0; missing]));
         first
     }
 

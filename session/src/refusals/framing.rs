@@ -4,7 +4,7 @@ use super::fixture::*;
 use crate::{
     enclave::{AuthStep, AwaitingBody, Reason},
     key_config::PaddingProfile,
-    limits::{MAX_CHUNK, TAG_LEN},
+    limits::{FIRST_CHUNK_UNIT, MAX_CHUNK, TAG_LEN},
 };
 
 /// An enclave and a good request of five chunks: the first one, three full ones, the final one.
@@ -160,6 +160,29 @@ fn a_first_chunk_with_more_or_less_in_it() {
     assert_eq!(enclave.refusal(&draft.m1()), Some(Reason::FirstChunk), "byte after");
     draft.credential.truncate(10);
     assert_eq!(enclave.refusal(&draft.m1()), Some(Reason::FirstChunk), "cut");
+}
+
+#[test]
+fn a_first_chunk_with_other_padding() {
+    let (enclave, mut draft) = five_chunks();
+    // The first chunk without its padding.
+    let bare = 32 + 2 + draft.credential.len() + 32 + 64;
+    let missing = FIRST_CHUNK_UNIT - bare;
+    let mut with = |padding: Vec<u8>| {
+        draft.first_padding = Some(padding);
+        enclave.refusal(&draft.m1())
+    };
+    assert_eq!(with(vec![0; missing]), None);
+    assert_eq!(with(vec![0; missing - 1]), Some(Reason::FirstChunk));
+    assert_eq!(
+        with(vec![0; missing + FIRST_CHUNK_UNIT]),
+        Some(Reason::FirstChunk),
+        "more than needed"
+    );
+    assert_eq!(with(Vec::new()), Some(Reason::FirstChunk), "none");
+    let mut dirty = vec![0; missing];
+    dirty[missing - 1] = 1;
+    assert_eq!(with(dirty), Some(Reason::FirstChunk), "not zero");
 }
 
 /// The body of a request whose second chunk does not open, and all chunks.

@@ -152,6 +152,34 @@ fn with_a_signature_over_another_receipt() {
 }
 
 #[test]
+fn of_another_version() {
+    let with = |version| {
+        refusal(Outcome::Complete, |receipt, enclave| {
+            let mut payload = receipt.sign(&enclave.identity).payload().to_vec();
+            assert_eq!(payload[..3], [0xb4, 0x00, 0x01]);
+            payload[2] = version;
+            SignedReceipt::of_payload(payload, &enclave.identity)
+        })
+    };
+    assert_eq!(with(1), None);
+    assert_eq!(with(2), Some(ReceiptError::Malformed));
+}
+
+#[test]
+fn longer_than_the_end_record() {
+    let parses = |payload: usize| {
+        let bytes = cbor::encode(&(
+            ByteVec::from(vec![0; payload]),
+            ByteVec::from(vec![0; 64]),
+            ByteVec::from(vec![0; 64]),
+        ));
+        SignedReceipt::parse(&bytes).map(|_| bytes.len()).ok()
+    };
+    assert_eq!(parses(1909), Some(2045));
+    assert_eq!(parses(1910), None);
+}
+
+#[test]
 fn the_cose_form_is_one_that_others_can_read() {
     let enclave = Enclave::new(PaddingProfile::OFF);
     let tenant = Tenant::new();

@@ -2,10 +2,10 @@
 
 use super::fixture::*;
 use crate::{
-    enclave::Reason,
+    enclave::{AuthStep, Reason},
     ids::{KeyId, RequestId},
     key_config::PaddingProfile,
-    limits::{MAX_CLOCK_SKEW, MAX_WRAPS, WRAP_LEN},
+    limits::{MAX_CHUNK, MAX_CLOCK_SKEW, MAX_WRAPS, WRAP_LEN},
     outer::{OuterRequest, PaddingBucket},
     suite,
 };
@@ -168,6 +168,27 @@ fn a_message_that_does_not_fill_its_bucket_or_overfills_it() {
     );
     // Zero bytes after a good message: only its length is wrong.
     assert_eq!(refusal(|d| d.pieces[0].push(0)), Some(Reason::Length));
+}
+
+#[test]
+fn a_message_that_overfills_its_bucket_is_not_kept_to_its_end() {
+    let (tenant, enclave, config) = scene(PaddingProfile::OFF);
+    let mut draft = Draft::new(&tenant, &[config], b"{}");
+    draft.header.bucket = PaddingBucket::from_size(32_768).unwrap();
+    draft.pieces = vec![vec![0; MAX_CHUNK]; 4];
+    let m1 = draft.m1();
+    let (outer, _) = outer(&m1).unwrap();
+    let waiting = enclave
+        .keys
+        .open(&enclave.keys.find(&outer, now()).unwrap(), &outer)
+        .unwrap();
+    let frames = draft.frames();
+    let Ok(AuthStep::Claimed(claimed)) = waiting.push(&frames[0]) else {
+        panic!("the first chunk is whole")
+    };
+    let mut body = claimed.verify(now(), CLUSTER).unwrap();
+    assert_eq!(body.push(&frames[1..3].concat()), Ok(()));
+    assert_eq!(body.push(&frames[3]).unwrap_err().reason, Reason::Length);
 }
 
 #[test]

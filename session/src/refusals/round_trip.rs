@@ -5,7 +5,7 @@ use crate::{
     enclave::OpenedRequest,
     inner::{ApiPath, ContentType, ResponseHead},
     key_config::PaddingProfile,
-    limits::{END_RECORD, MAX_CHUNK, TAG_LEN},
+    limits::{END_RECORD, FIRST_CHUNK_UNIT, MAX_CHUNK, TAG_LEN},
     opener::{Event, ResponseOpener},
     receipt::Outcome,
     record::ErrorCode,
@@ -153,6 +153,21 @@ fn different_answers_of_a_length_look_the_same() {
     assert_eq!(yes[yes.len() - 1], END_RECORD + TAG_LEN + 1);
     // One record more than a bucket holds takes a whole further bucket.
     assert_eq!(sizes(&[b"a", b"b", b"c", b"d"]).len(), 1 + 8 + 1);
+}
+
+#[test]
+fn members_with_more_and_fewer_models_look_the_same() {
+    let (mut tenant, enclave, config) = scene(PaddingProfile::OFF);
+    let mut size = |models| {
+        let mut claims = claims(&tenant.member);
+        claims.models = vec![MODEL; models];
+        tenant.credential = tenant.root.issue(&claims);
+        let m1 = tenant.seal(std::slice::from_ref(&config), now(), b"{}").0.bytes;
+        assert!(enclave.open(&m1).is_ok());
+        m1.len()
+    };
+    assert_eq!(size(1), size(18));
+    assert_eq!(size(64) - size(1), 2 * FIRST_CHUNK_UNIT);
 }
 
 #[test]

@@ -7,9 +7,10 @@ use crate::{
     enclave::Reason,
     ids::TenantRef,
     key_config::PaddingProfile,
+    limits::MAX_NAME,
     replay::ReplayError,
     signing::SigningKey,
-    window::{EARLY, GRACE, MAX_TENANTS, WINDOW, WindowError, WindowKeys},
+    window::{EARLY, EnclaveFacts, GRACE, MAX_TENANTS, WINDOW, WindowError, WindowKeys},
 };
 
 fn refusal_at(keys: &WindowKeys, m1: &[u8], at: UnixTime) -> Option<Reason> {
@@ -204,6 +205,22 @@ fn the_phase_shifts_the_windows() {
         assert_eq!(configs[0].unverified().not_before, UnixTime(now().0 - start));
         assert_eq!(configs[0].unverified().window, 0);
     }
+}
+
+#[test]
+fn facts_that_no_client_would_take() {
+    let refused = |change: fn(&mut EnclaveFacts)| {
+        let mut facts = Enclave::new(PADDED).facts;
+        change(&mut facts);
+        WindowKeys::new(facts, 0, now()).err()
+    };
+    assert_eq!(refused(|_| ()), None);
+    assert_eq!(refused(|f| f.padding.record_size = 255), Some(WindowError::Facts));
+    assert_eq!(refused(|f| f.served_model_name.clear()), Some(WindowError::Facts));
+    assert_eq!(
+        refused(|f| f.served_model_name = "m".repeat(MAX_NAME + 1)),
+        Some(WindowError::Facts)
+    );
 }
 
 #[test]
