@@ -49,6 +49,12 @@ const TOOLS: &[Tool] = &[
         probe: &["setpriv", "--version"],
     },
     Tool {
+        name: "mount",
+        package: "mount",
+        used_for: "takes the file system off the engine",
+        probe: &["mount", "--version"],
+    },
+    Tool {
         name: "libgomp.so.1",
         package: "libgomp1",
         used_for: "threads of the engine",

@@ -82,9 +82,10 @@ fn run(tier: Tier, only: Option<Kind>, report: &mut Report) -> Result<()> {
             assets::openai_client().map(drop)
         })?;
     }
-    report.stage("programs", |_| {
-        // Tests start the programs of other packages, which cargo does not build for them.
-        process::run(cargo().args(["build", "--workspace", "--locked", "--bins"]))
+    report.stage("build", |_| {
+        // Tests start the programs of other packages, which cargo does not build for them. In one go with the tests, since
+        // the features of dependencies differ without those that only tests have: it would all be built twice.
+        process::run(cargo().args(["build", "--workspace", "--locked", "--bins", "--tests", "--examples"]))
     })?;
     // Failed tests do not keep the later stages from running: one run shows all that is wrong.
     let rust = match wanted(Kind::Rust) {
