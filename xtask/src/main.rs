@@ -2,6 +2,7 @@
 
 mod args;
 mod assets;
+mod bench;
 mod claims;
 mod dependencies;
 mod error;
@@ -39,6 +40,10 @@ cargo xtask deps     check layers, licences and sources of the dependencies
 cargo xtask mutants  list changes of the code that no test notices
     --package NAME           of this package only
     --file GLOB              in these files only
+cargo xtask bench    measure what sealing costs, with the release profile
+    --quick                  only a look
+    --only SECTIONS          of session,sealed,scheduler,real
+    --json FILE              where the numbers go (bench.json in the build folder)
 cargo xtask help     print this
 ";
 
@@ -63,6 +68,7 @@ fn run() -> Result<()> {
         Some("test") => suite::main(arguments),
         Some("gen") => generate::main(arguments),
         Some("deps") => dependencies::main(arguments),
+        Some("bench") => bench::main(arguments),
         Some("mutants") => mutants::main(arguments),
         Some("help") => {
             print!("{HELP}");

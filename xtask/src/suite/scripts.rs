@@ -40,21 +40,43 @@ pub(super) fn run(report: &mut Report) -> Result<()> {
     }
     let client = assets::openai_client()?;
     for (options, scripts) in scripts {
-        eprintln!("deployment: up {options}");
-        let mut arguments = Arguments::new(options.split_whitespace().map(OsString::from))?;
-        let wanted = Options::parse(&mut arguments)?.on_free_ports().built();
-        arguments.finish()?;
-        let parts = Parts::gather(&wanted)?;
-        let Some(deployment) = Deployment::start(&wanted, parts, Interrupts::none())? else {
-            bail!("stopped before the deployment was ready");
-        };
+        let mut running = None;
         for script in scripts {
-            let counts = script_in(&deployment, &script, &client, &mut report.skipped)?;
-            report.counts += counts;
+            let mut deployment = match running.take() {
+                Some(deployment) => deployment,
+                None => start(&options)?,
+            };
+            let counts = script_in(&deployment, &script, &client, &mut report.skipped);
+            if !counts.as_ref().is_ok_and(|counts| counts.failed == 0) {
+                deployment.keep_state();
+            }
+            running = keep(deployment)?;
+            report.counts += counts?;
         }
-        deployment.stop()?;
+        running.map_or(Ok(()), Deployment::stop)?;
     }
     Ok(())
+}
+
+fn start(options: &str) -> Result<Deployment> {
+    eprintln!("deployment: up {options}");
+    let mut arguments = Arguments::new(options.split_whitespace().map(OsString::from))?;
+    let wanted = Options::parse(&mut arguments)?.on_free_ports().built();
+    arguments.finish()?;
+    let parts = Parts::gather(&wanted)?;
+    match Deployment::start(&wanted, parts, Interrupts::none())? {
+        Some(deployment) => Ok(deployment),
+        None => bail!("stopped before the deployment was ready"),
+    }
+}
+
+/// Scripts share a deployment as long as none of them ends a part of it.
+fn keep(mut deployment: Deployment) -> Result<Option<Deployment>> {
+    if deployment.is_whole()? {
+        return Ok(Some(deployment));
+    }
+    deployment.stop()?;
+    Ok(None)
 }
 
 /// The scripts of `folder`, by the options they want.
@@ -102,9 +124,12 @@ fn script_in(deployment: &Deployment, script: &Path, client: &Path, skipped: &mu
         closing = Counts::from_closing_line(line);
         skipped.extend(line.strip_prefix("skipped: ").map(|reason| format!("{name}: {reason}")));
     })?;
-    let Some(mut counts) = closing else {
-        bail!("{name} did not end with `N passed, N failed` within {LIMIT_SECONDS} s");
-    };
+    let mut counts = closing.unwrap_or_else(|| {
+        eprintln!("{name} did not end with `N passed, N failed` within {LIMIT_SECONDS} s");
+        Counts::default()
+    });
+    // A script that breaks off has failed, whatever it counted until then.
+    let success = success && closing.is_some();
     if !success {
         counts.failed = counts.failed.max(1);
     }

@@ -108,6 +108,20 @@ impl Deployment {
         MODEL_NAME
     }
 
+    /// Whether every process still runs.
+    ///
+    /// # Errors
+    ///
+    /// A process cannot be waited for.
+    pub(crate) fn is_whole(&mut self) -> Result<bool> {
+        for child in &mut self.children {
+            if child.ended()?.is_some() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Keeps everything running until a signal asks to stop.
     ///
     /// # Errors
@@ -127,28 +141,23 @@ impl Deployment {
         }
     }
 
+    /// Keeps the folder after the end, even a temporary one: its logs say what went wrong.
+    pub(crate) fn keep_state(&mut self) {
+        if self.state.take().is_some() {
+            eprintln!("configurations and logs are kept in {}", self.folder.display());
+        }
+    }
+
     /// Stops every process, within seconds, and removes a temporary folder.
     ///
     /// # Errors
     ///
     /// A process cannot be waited for, or the folder cannot be removed.
     pub(crate) fn stop(mut self) -> Result<()> {
-        let died = self
-            .children
-            .iter_mut()
-            .any(|child| matches!(child.ended(), Ok(Some(_))));
         let stopped = child::stop_all(&mut self.children, GRACE);
         self.children.clear();
         stopped?;
-        match self.state.take() {
-            // The logs say why.
-            Some(_) if died => {
-                eprintln!("configurations and logs are kept in {}", self.folder.display());
-                Ok(())
-            }
-            Some(state) => state.close(),
-            None => Ok(()),
-        }
+        self.state.take().map_or(Ok(()), State::close)
     }
 
     /// Waits until every proxy is ready; false if a signal came first.

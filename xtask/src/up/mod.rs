@@ -67,6 +67,9 @@ pub(crate) fn main(mut arguments: Arguments) -> Result<()> {
     };
     announce(&deployment);
     let ended = deployment.supervise();
+    if ended.is_err() {
+        deployment.keep_state();
+    }
     let stopped = deployment.stop();
     ended.and(stopped)
 }
