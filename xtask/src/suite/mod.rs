@@ -15,7 +15,7 @@ use crate::{
     args::Arguments,
     assets,
     error::{Context, Error, Result, bail},
-    process, tools,
+    process, tools, up,
     workspace::{cache, cargo},
 };
 
@@ -83,6 +83,9 @@ fn run(tier: Tier, only: Option<Kind>, report: &mut Report) -> Result<()> {
         })?;
     }
     report.stage("build", |_| {
+        if !wanted(Kind::Rust) {
+            return up::build();
+        }
         // Tests start the programs of other packages, which cargo does not build for them. In one go with the tests, since
         // the features of dependencies differ without those that only tests have: it would all be built twice.
         process::run(cargo().args(["build", "--workspace", "--locked", "--bins", "--tests", "--examples"]))

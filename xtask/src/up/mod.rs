@@ -12,6 +12,7 @@ mod state;
 
 use std::{num::NonZeroU16, path::PathBuf, str::FromStr};
 
+use self::programs::Programs;
 pub(crate) use self::{
     deployment::{Deployment, Parts},
     interrupts::Interrupts,
@@ -72,6 +73,15 @@ pub(crate) fn main(mut arguments: Arguments) -> Result<()> {
     }
     let stopped = deployment.stop();
     ended.and(stopped)
+}
+
+/// Builds the programs that a deployment consists of.
+///
+/// # Errors
+///
+/// They do not build.
+pub(crate) fn build() -> Result<()> {
+    Programs::build().map(drop)
 }
 
 /// Prints what the caller can paste; nothing else of this task goes to standard output.
