@@ -323,16 +323,13 @@ impl LeaseMachine {
     #[expect(clippy::needless_pass_by_value, reason = "consumed: it may not be used again")]
     pub fn end_call(&mut self, call: Call) {
         self.outstanding.remove(&call.id);
-        match &mut self.inner {
-            Inner::Held(held) if held.epoch == call.epoch => held.ledger.ended = held.ledger.ended.saturating_add(1),
-            Inner::Draining(draining) if draining.held.epoch == call.epoch => {
-                draining.held.ledger.ended = draining.held.ledger.ended.saturating_add(1);
-            }
-            Inner::Scrubbing(scrubbing) if scrubbing.epoch == call.epoch => {
-                self.last_ledger.ended = self.last_ledger.ended.saturating_add(1);
-            }
-            _ => {}
-        }
+        // No state is left for another epoch's while a call is out, so the call is of the epoch that the ledger is of.
+        let ledger = match &mut self.inner {
+            Inner::Held(held) => &mut held.ledger,
+            Inner::Draining(draining) => &mut draining.held.ledger,
+            _ => &mut self.last_ledger,
+        };
+        ledger.ended = ledger.ended.saturating_add(1);
     }
 
     /// What the receipt of a request says of its epoch. `None` for a permit that is not identified, and when the epoch is

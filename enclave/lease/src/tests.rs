@@ -213,6 +213,55 @@ fn at_the_drain_cap_permits_are_revoked_and_the_scrub_waits_for_them() {
 }
 
 #[test]
+fn what_was_admitted_goes_on_while_draining() {
+    let mut machine = held();
+    let mut late = machine.admit(&A, Millis(0)).unwrap();
+    assert_eq!(late.epoch(), 1);
+    let first = permit(&mut machine);
+    let first = machine.begin_call(first).unwrap();
+    let second = permit(&mut machine);
+    let second = machine.begin_call(second).unwrap();
+    let ledger = |machine: &LeaseMachine| (machine.ledger().begun, machine.ledger().ended);
+    machine.end_call(first);
+    assert_eq!(ledger(&machine), (2, 1), "while held");
+    assert!(machine.drain(epoch(1), Millis(0)));
+    assert_eq!(ledger(&machine), (2, 1), "while draining");
+    machine.end_call(second);
+    assert_eq!(ledger(&machine), (2, 2));
+    machine.identify(&mut late, &ID_A).unwrap();
+    let account = Account {
+        epoch: 1,
+        sequence: 1,
+        distinct_tenants: 1,
+        scrub_proof: PROOF,
+    };
+    assert_eq!(machine.account(&late), Some(account));
+    assert_eq!(machine.tick(Millis(100)), Some(Action::Revoke { epoch: 1 }));
+    assert_eq!(machine.deadline(), None, "nothing more to wait for");
+    machine.give_back(late);
+}
+
+#[test]
+fn permits_know_their_epoch() {
+    let mut machine = held();
+    assert!(machine.drain(epoch(1), Millis(0)));
+    assert_eq!(
+        machine.tick(Millis(0)),
+        Some(Action::Scrub {
+            epoch: 1,
+            restart: false
+        })
+    );
+    assert!(machine.scrubbed(1, PROOF));
+    assert!(machine.grant(A, epoch(2), Millis(0)));
+    let call = permit(&mut machine);
+    assert_eq!(call.epoch(), 2);
+    let call = machine.begin_call(call).unwrap();
+    assert_eq!(call.epoch(), 2);
+    machine.end_call(call);
+}
+
+#[test]
 fn the_enclave_drains_by_itself() {
     let mut machine = held();
     assert_eq!(machine.deadline(), Some(Millis(300)));
