@@ -174,6 +174,10 @@ impl RelyingParty {
         .map_err(|_| Failure::new(Code::Internal, "sealing ended early"))?;
         let (sealed, opener) = sealed.map_err(|error| match error {
             SealRequestError::TooLarge => Failure::new(Code::RequestTooLarge, error.to_string()),
+            // The window or the evidence ended between the draw and now.
+            SealRequestError::NotLive => {
+                Failure::retryable(Code::KeysReplaced, "the keys ended while the request was sealed")
+            }
             _ => Failure::new(Code::Internal, error.to_string()),
         })?;
         Ok((Bytes::from(sealed.bytes), opener))
@@ -211,7 +215,8 @@ impl Attempt for RelyingParty {
         let member = self.member.current()?;
         let (pool, candidates) = self.candidates(&call.model, &member).await?;
         check_name(&call.model, &candidates)?;
-        let (sealed, opener) = self.seal(call, member, &candidates).await?;
+        let sealed = self.seal(call, member, &candidates).await;
+        let (sealed, opener) = sealed.inspect_err(|failure| self.heed(&pool, failure))?;
         let records = self
             .upstream
             .send(sealed)
