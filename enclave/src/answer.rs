@@ -14,37 +14,27 @@ use cloister_session::{
     response::{ResponseSealer, SealError},
 };
 use futures::StreamExt;
-use tokio::{
-    sync::mpsc,
-    time::{Interval, MissedTickBehavior},
-};
+use tokio::time::{Interval, MissedTickBehavior};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::{
     enclave::Enclave,
     leases::{CallGuard, PermitGuard},
+    outbox::{Cut, Inbox, Outbox},
 };
 
-/// Pieces of ciphertext that may wait for a reader: at most 4 MiB.
-pub(crate) const QUEUE: usize = 256;
-/// Plaintext of a stream that may wait for its ticks before the engine is read no further.
-const MAX_WAITING: usize = 256 * 1024;
+/// Ciphertext of a stream that may wait for its reader.
+const STREAM_BACKLOG: usize = 4 * 1024 * 1024;
 /// Largest answer that is not streamed.
 const MAX_ANSWER: usize = 16 * 1024 * 1024;
-/// A reader that takes nothing for this long after its answer is complete loses the rest of it.
+/// Ciphertext of one answer that may wait for its reader: the largest answer in the smallest records.
+pub(crate) const ANSWER_BACKLOG: usize = 2 * MAX_ANSWER;
+/// Ciphertext of all answers that may wait for their readers.
+pub(crate) const TOTAL_BACKLOG: usize = 256 * 1024 * 1024;
+/// Plaintext of a stream that may wait for its ticks before the engine is read no further.
+const MAX_WAITING: usize = 256 * 1024;
+/// A reader has this long for all that waits for it when its answer is complete.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// Sealed bytes of M2 on their way out.
-pub(crate) struct Piece {
-    pub(crate) bytes: Bytes,
-    /// To be sent at the next tick, not before: its time tells nothing of its content.
-    pub(crate) paced: bool,
-}
-
-pub(crate) type Sink = mpsc::Sender<Piece>;
-
-/// Why an answer stops where it is: nothing more can be sealed, or nobody takes it.
-pub(crate) struct Cut;
 
 impl From<SealError> for Cut {
     fn from(_: SealError) -> Self {
@@ -64,12 +54,13 @@ pub(crate) struct Answer {
     request: OpenedRequest,
     account: Account,
     sealer: ResponseSealer,
-    sink: Sink,
-    /// Sealed, not queued yet.
-    out: Vec<Piece>,
+    outbox: Outbox,
+    /// Sealed before there was anything to say: goes out with the first record.
+    prefix: Option<Bytes>,
     /// Filtered bytes of the body, not sealed yet.
     waiting: Zeroizing<Vec<u8>>,
     head_sealed: bool,
+    streaming: bool,
     paced: bool,
 }
 
@@ -79,7 +70,7 @@ impl Answer {
         enclave: Arc<Enclave>,
         request: OpenedRequest,
         account: Account,
-        sink: Sink,
+        outbox: Outbox,
     ) -> Result<Self, Cut> {
         let (sealer, prefix) = request.respond()?;
         Ok(Self {
@@ -87,49 +78,45 @@ impl Answer {
             request,
             account,
             sealer,
-            sink,
-            out: vec![Piece {
-                bytes: prefix.into(),
-                paced: false,
-            }],
+            outbox,
+            prefix: Some(prefix.into()),
             waiting: Zeroizing::new(Vec::new()),
             head_sealed: false,
+            streaming: false,
             paced: false,
         })
     }
 
-    /// An answer without the engine: a sealed error. `permit` is given back before the answer is delivered.
-    pub(crate) async fn fail(self, code: ErrorCode, permit: Option<PermitGuard>) -> Result<(), Cut> {
-        let (sink, out) = self.finish(&End::Error(code))?;
+    /// An answer without the engine: a sealed error. `permit` is given back when all plaintext is erased.
+    pub(crate) async fn fail(self, code: ErrorCode, permit: PermitGuard) -> Result<(), Cut> {
+        let sealed = self.finish(&End::Error(code));
         drop(permit);
-        deliver(&sink, out).await
+        sealed?.deliver(DELIVERY_TIMEOUT).await
     }
 
-    /// An answer without the engine: what is wrong with the request, in the API's words. `permit` is given back before the
-    /// answer is delivered.
+    /// An answer without the engine: what is wrong with the request, in the API's words. `permit` is given back when all
+    /// plaintext is erased.
     pub(crate) async fn refuse(mut self, error: &ApiError, permit: PermitGuard) -> Result<(), Cut> {
-        let end = self.explain(error)?;
-        let (sink, out) = self.finish(&end)?;
+        let sealed = self.explain(error).and_then(|end| self.finish(&end));
         drop(permit);
-        deliver(&sink, out).await
+        sealed?.deliver(DELIVERY_TIMEOUT).await
     }
 
     /// Calls the engine and seals what it says. `call` is given up when nothing of the request is left in the engine and
     /// its plaintext is sealed or erased; what is delivered after that is ciphertext.
     pub(crate) async fn run(mut self, request: EngineRequest, call: CallGuard) -> Result<(), Cut> {
         let revoked = call.revoked().clone();
-        let sink = self.sink.clone();
+        let reader = self.outbox.reader();
         let end = tokio::select! {
             biased;
             () = revoked.cancelled() => Ok(End::Error(ErrorCode::Preempted)),
-            () = sink.closed() => Err(Cut),
+            () = reader.gone() => Err(Cut),
             end = self.converse(request) => end,
         };
         // The engine's connection is closed by now: its future was dropped with the branch.
         let sealed = end.and_then(|end| self.finish(&end));
         drop(call);
-        let (sink, out) = sealed?;
-        deliver(&sink, out).await
+        sealed?.deliver(DELIVERY_TIMEOUT).await
     }
 
     async fn converse(&mut self, mut request: EngineRequest) -> Result<End, Cut> {
@@ -169,6 +156,8 @@ impl Answer {
             }
         }
         match filter.finish(&mut self.waiting) {
+            // Some answers are only written anew when all of them is there.
+            Ok(_) if self.waiting.len() > MAX_ANSWER => Ok(End::Error(ErrorCode::AnswerTooLarge)),
             Ok(summary) => {
                 self.seal_head(200, ContentType::Json)?;
                 Ok(End::Complete(summary))
@@ -180,13 +169,13 @@ impl Answer {
     /// A stream: with padding, one record at each tick; without, as the engine says it.
     async fn stream(&mut self, mut response: EngineResponse, mut filter: ResponseFilter) -> Result<End, Cut> {
         let padding = self.enclave.padding();
+        self.streaming = true;
         let mut ticks: Option<Interval> = None;
         loop {
             tokio::select! {
                 biased;
                 () = next_tick(&mut ticks) => {
                     self.seal_tick()?;
-                    self.flush().await?;
                 }
                 bytes = response.body.next(), if self.waiting.len() < MAX_WAITING => {
                     let pushed = match bytes {
@@ -208,7 +197,6 @@ impl Answer {
                     if !padding.is_on() {
                         self.seal_waiting()?;
                     }
-                    self.flush().await?;
                 }
             }
         }
@@ -237,16 +225,18 @@ impl Answer {
         Ok(End::Complete(Summary::default()))
     }
 
-    fn push(&mut self, sealed: Vec<u8>) {
-        self.out.push(Piece {
-            bytes: sealed.into(),
-            paced: self.paced,
-        });
+    /// Queues a record, the first one behind the prefix.
+    fn push(&mut self, record: Vec<u8>) -> Result<(), Cut> {
+        let limit = if self.streaming { STREAM_BACKLOG } else { ANSWER_BACKLOG };
+        if let Some(prefix) = self.prefix.take() {
+            self.outbox.push(prefix, false, limit)?;
+        }
+        self.outbox.push(record.into(), self.paced, limit)
     }
 
     fn seal_head(&mut self, status: u16, content_type: ContentType) -> Result<(), Cut> {
         let head = self.sealer.head(&ResponseHead { status, content_type })?;
-        self.push(head);
+        self.push(head)?;
         self.head_sealed = true;
         Ok(())
     }
@@ -261,7 +251,7 @@ impl Answer {
             erase_front(&mut self.waiting, length);
             record
         };
-        self.push(record);
+        self.push(record)?;
         Ok(())
     }
 
@@ -269,20 +259,13 @@ impl Answer {
         let waiting = std::mem::take(&mut self.waiting);
         for piece in waiting.chunks(self.sealer.data_capacity()) {
             let record = self.sealer.data(piece)?;
-            self.push(record);
-        }
-        Ok(())
-    }
-
-    async fn flush(&mut self) -> Result<(), Cut> {
-        for piece in self.out.drain(..) {
-            self.sink.send(piece).await.map_err(|_| Cut)?;
+            self.push(record)?;
         }
         Ok(())
     }
 
     /// Seals everything that is left, the receipt last, and erases every plaintext and key of the request.
-    fn finish(mut self, end: &End) -> Result<(Sink, Vec<Piece>), Cut> {
+    fn finish(mut self, end: &End) -> Result<Outbox, Cut> {
         if self.head_sealed {
             self.seal_waiting()?;
         }
@@ -290,21 +273,20 @@ impl Answer {
             End::Complete(summary) => (Outcome::Complete, summary.total_tokens),
             End::Error(code) => {
                 let record = self.sealer.error(*code)?;
-                self.push(record);
+                self.push(record)?;
                 (Outcome::Error, 0)
             }
         };
         for _ in 0..self.sealer.missing_dummies() {
             let record = self.sealer.dummy()?;
-            self.push(record);
+            self.push(record)?;
         }
         let Self {
             enclave,
             request,
             account,
             sealer,
-            sink,
-            mut out,
+            outbox,
             paced,
             ..
         } = self;
@@ -333,11 +315,8 @@ impl Answer {
             };
             receipt.sign(&enclave.identity)
         })?;
-        out.push(Piece {
-            bytes: end.into(),
-            paced,
-        });
-        Ok((sink, out))
+        outbox.push(end.into(), paced, ANSWER_BACKLOG)?;
+        Ok(outbox)
     }
 }
 
@@ -376,26 +355,20 @@ fn engine_error(error: &EngineError) -> ErrorCode {
     }
 }
 
-/// Hands out ciphertext; the lease is over.
-async fn deliver(sink: &Sink, pieces: Vec<Piece>) -> Result<(), Cut> {
-    for piece in pieces {
-        match tokio::time::timeout(DELIVERY_TIMEOUT, sink.send(piece)).await {
-            Ok(Ok(())) => {}
-            _ => return Err(Cut),
-        }
-    }
-    Ok(())
-}
-
-/// The response body: pieces as they come, the paced ones one at a tick.
-pub(crate) fn body(pieces: mpsc::Receiver<Piece>, tick_millis: u16) -> impl futures::Stream<Item = Bytes> + Send {
+/// The response body: sealed bytes as they come, the paced ones one at a tick.
+pub(crate) fn body(inbox: Inbox, tick_millis: u16) -> impl futures::Stream<Item = Result<Bytes, Cut>> + Send {
     let ticks = ticker(tick_millis);
-    futures::stream::unfold((pieces, ticks), |(mut pieces, mut ticks)| async move {
-        let piece = pieces.recv().await?;
-        if piece.paced {
-            ticks.tick().await;
+    futures::stream::unfold(Some((inbox, ticks)), |state| async move {
+        let (mut inbox, mut ticks) = state?;
+        match inbox.next().await? {
+            Ok((bytes, paced)) => {
+                if paced {
+                    ticks.tick().await;
+                }
+                Some((Ok(bytes), Some((inbox, ticks))))
+            }
+            Err(cut) => Some((Err(cut), None)),
         }
-        Some((piece.bytes, (pieces, ticks)))
     })
 }
 

@@ -30,7 +30,7 @@ impl Control {
         }
     }
 
-    fn lease(&self, applied: bool, lease: Lease, load: LoadLevel) -> proto::LeaseStatus {
+    fn lease(&self, applied: bool, lease: Lease) -> proto::LeaseStatus {
         let state = match lease.state {
             State::Scrubbing => proto::LeaseState::Scrubbing,
             State::Vacant => proto::LeaseState::Vacant,
@@ -48,18 +48,9 @@ impl Control {
                 .holder
                 .map(|holder| Bytes::copy_from_slice(holder.as_bytes()))
                 .unwrap_or_default(),
-            load: proto::Load::from(load).into(),
+            load: proto::Load::from(self.enclave.load()).into(),
             applied,
         }
-    }
-
-    fn load(&self, last: LoadLevel) -> LoadLevel {
-        let capacity = self
-            .enclave
-            .engine
-            .capabilities()
-            .and_then(|capabilities| capabilities.parallel);
-        last.next(self.enclave.leases.in_flight(), capacity)
     }
 }
 
@@ -94,12 +85,12 @@ impl EnclaveControl for Control {
         let request = request.into_inner();
         let (tenant, expect) = (tenant(&request.tenant_ref)?, epoch(request.expect)?);
         let (applied, lease) = self.enclave.leases.grant(tenant, expect);
-        Ok(Response::new(self.lease(applied, lease, self.load(LoadLevel::Idle))))
+        Ok(Response::new(self.lease(applied, lease)))
     }
 
     async fn drain(&self, request: Request<proto::DrainRequest>) -> Result<Response<proto::LeaseStatus>, Status> {
         let (applied, lease) = self.enclave.leases.drain(epoch(request.into_inner().expect)?);
-        Ok(Response::new(self.lease(applied, lease, self.load(LoadLevel::Idle))))
+        Ok(Response::new(self.lease(applied, lease)))
     }
 
     type StatusStream = Pin<Box<dyn Stream<Item = Result<proto::LeaseStatus, Status>> + Send>>;
@@ -109,7 +100,7 @@ impl EnclaveControl for Control {
         changes.mark_changed();
         let mut every = tokio::time::interval(Duration::from_secs(1));
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let state = (self.clone(), changes, every, LoadLevel::Idle);
+        let state = (self.clone(), changes, every, self.enclave.load());
         // A lease change at once; load at most once a second, and only when its level changed.
         let stream = futures::stream::unfold(state, |(control, mut changes, mut every, last)| async move {
             loop {
@@ -119,9 +110,9 @@ impl EnclaveControl for Control {
                 };
                 control.enclave.leases.contact();
                 let lease = *changes.borrow_and_update();
-                let load = control.load(last);
+                let load = control.enclave.load();
                 if changed || load != last {
-                    let message = control.lease(false, lease, load);
+                    let message = control.lease(false, lease);
                     return Some((Ok(message), (control, changes, every, load)));
                 }
             }

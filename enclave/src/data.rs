@@ -21,15 +21,14 @@ use cloister_session::{
 use futures::StreamExt;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body_util::BodyExt;
-use tokio::sync::mpsc;
-use tracing::Instrument;
 use zeroize::Zeroizing;
 
 use crate::{
-    answer::{Answer, Cut, QUEUE, body},
+    answer::{Answer, body},
     enclave::Enclave,
     leases::PermitGuard,
     metrics::RequestEnd,
+    outbox::{Cut, Outbox, outbox},
 };
 
 /// Tells the router whether the request, sealed anew, may succeed.
@@ -197,27 +196,40 @@ impl Upload {
 /// Answers an opened request: a task of its own, which ends when the reader is gone.
 async fn answer(enclave: Arc<Enclave>, opened: OpenedRequest, permit: PermitGuard, account: Account) -> Response {
     let tick = enclave.padding().tick_millis;
-    let (sink, mut pieces) = mpsc::channel(QUEUE);
-    let span = tracing::debug_span!("answer");
-    tokio::spawn(
-        async move {
-            let counted = Arc::clone(&enclave);
-            let end = respond(enclave, opened, permit, account, sink).await;
-            counted.metrics.request(if end.is_ok() {
-                RequestEnd::Answered
-            } else {
-                RequestEnd::Cut
-            });
-        }
-        .instrument(span),
-    );
+    let (outbox, mut inbox) = outbox(&enclave.backlog);
+    tokio::spawn(async move {
+        let counted = Arc::clone(&enclave);
+        let end = respond(enclave, opened, permit, account, outbox).await;
+        counted.metrics.request(if end.is_ok() {
+            RequestEnd::Answered
+        } else {
+            RequestEnd::Cut
+        });
+    });
     // The response begins with its first sealed bytes: before them the request may still go to another candidate.
-    let Some(first) = pieces.recv().await else {
+    let Some(Ok((first, _))) = inbox.next().await else {
         return StatusCode::BAD_GATEWAY.into_response();
     };
-    let rest = body(pieces, tick).map(Ok::<_, std::convert::Infallible>);
-    let stream = futures::stream::once(async move { Ok(first.bytes) }).chain(rest);
+    let stream = futures::stream::once(async move { Ok(first) }).chain(body(inbox, tick));
     ([(header::CONTENT_TYPE, RESPONSE_MEDIA_TYPE)], Body::from_stream(stream)).into_response()
+}
+
+/// What becomes of an authenticated request.
+enum Decision {
+    Run(EngineRequest),
+    Refuse(ApiError),
+    Fail(ErrorCode),
+}
+
+fn decide(enclave: &Enclave, opened: &OpenedRequest, salt: &Zeroizing<String>) -> Decision {
+    match enclave.admit(opened) {
+        Err(ReplayError::Replayed) => Decision::Fail(ErrorCode::Replayed),
+        Err(ReplayError::QuotaExceeded) => Decision::Fail(ErrorCode::QuotaExceeded),
+        Ok(()) => match sanitized(enclave, opened, salt) {
+            Ok(request) => Decision::Run(request),
+            Err(error) => Decision::Refuse(error),
+        },
+    }
 }
 
 async fn respond(
@@ -225,20 +237,23 @@ async fn respond(
     opened: OpenedRequest,
     permit: PermitGuard,
     account: Account,
-    sink: mpsc::Sender<crate::answer::Piece>,
+    outbox: Outbox,
 ) -> Result<(), Cut> {
-    let admitted = enclave.keys().admit(&opened);
     let salt = enclave.cache_salt(&opened, permit.epoch());
-    let request = sanitized(&enclave, &opened, &salt);
-    let answer = Answer::start(Arc::clone(&enclave), opened, account, sink)?;
-    match (admitted, request) {
-        (Err(ReplayError::Replayed), _) => answer.fail(ErrorCode::Replayed, Some(permit)).await,
-        (Err(ReplayError::QuotaExceeded), _) => answer.fail(ErrorCode::QuotaExceeded, Some(permit)).await,
-        (Ok(()), Err(error)) => answer.refuse(&error, permit).await,
-        (Ok(()), Ok(request)) => match permit.begin_call(&salt) {
-            Ok(call) => answer.run(request, call).await,
-            Err(_) => answer.fail(ErrorCode::Preempted, None).await,
-        },
+    let decision = decide(&enclave, &opened, &salt);
+    let answer = Answer::start(enclave, opened, account, outbox)?;
+    let request = match decision {
+        Decision::Run(request) => request,
+        Decision::Refuse(error) => return answer.refuse(&error, permit).await,
+        Decision::Fail(code) => return answer.fail(code, permit).await,
+    };
+    match permit.begin_call(&salt) {
+        Ok(call) => answer.run(request, call).await,
+        Err(permit) => {
+            // Erased before the permit is given back: no plaintext crosses an epoch.
+            drop(request);
+            answer.fail(ErrorCode::Preempted, permit).await
+        }
     }
 }
 

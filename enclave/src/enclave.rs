@@ -1,7 +1,7 @@
 //! What the parts of the enclave share.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard},
     time::Duration,
 };
 
@@ -12,12 +12,14 @@ use cloister_attestation::{
 };
 use cloister_enclave_attester::{Attester, AttesterError};
 use cloister_enclave_engine::Engine;
+use cloister_enclave_lease::Millis;
 use cloister_enclave_openai::FilterOptions;
 use cloister_session::{
     TenantRef,
     credential::SaltScope,
     enclave::OpenedRequest,
     key_config::{PaddingProfile, SignedKeyConfig},
+    replay::ReplayError,
     signing::{KeyError, SigningKey},
     window::{EnclaveFacts, WindowError, WindowKeys},
 };
@@ -25,9 +27,12 @@ use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use crate::{
+    answer::TOTAL_BACKLOG,
     clock::Clock,
     leases::{Leases, random},
+    load::LoadLevel,
     metrics::Metrics,
+    outbox::Budget,
 };
 
 /// One enclave process: identity, keys, lease, engine.
@@ -48,11 +53,23 @@ pub struct Enclave {
     pub upload_timeout: Duration,
     pub(crate) identity: SigningKey,
     pub(crate) metrics: Metrics,
+    /// Room for the ciphertext that waits for its readers.
+    pub(crate) backlog: Arc<Budget>,
     workload: Workload,
     attester: Box<dyn Attester>,
-    keys: Mutex<WindowKeys>,
+    /// Shared while requests are opened, so that one decapsulation does not wait for another.
+    keys: RwLock<WindowKeys>,
+    load: Mutex<Published>,
     /// Root of the engine's cache salts: dies with the process.
     boot_secret: Zeroizing<[u8; 32]>,
+}
+
+/// Load is recomputed this often.
+const LOAD_PERIOD: Millis = Millis(1000);
+
+struct Published {
+    level: LoadLevel,
+    at: Millis,
 }
 
 /// Everything that an enclave is made of.
@@ -120,9 +137,14 @@ impl Enclave {
             upload_timeout: parts.upload_timeout,
             identity,
             metrics: Metrics::new(),
+            backlog: Budget::new(TOTAL_BACKLOG),
             workload: parts.workload,
             attester: parts.attester,
-            keys: Mutex::new(keys),
+            keys: RwLock::new(keys),
+            load: Mutex::new(Published {
+                level: LoadLevel::Idle,
+                at: Millis(0),
+            }),
             boot_secret: Zeroizing::new(random()),
         }))
     }
@@ -138,7 +160,8 @@ impl Enclave {
     /// # Errors
     /// [`WindowError`].
     pub fn key_configs(&self, tenant: &TenantRef) -> Result<Vec<SignedKeyConfig>, WindowError> {
-        self.keys().key_configs(tenant, &self.identity, self.clock.now())
+        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        keys.key_configs(tenant, &self.identity, self.clock.now())
     }
 
     /// Fresh evidence over a client's nonce. Blocks for milliseconds.
@@ -156,19 +179,41 @@ impl Enclave {
         })
     }
 
-    /// The key windows, advanced to now.
-    pub(crate) fn keys(&self) -> MutexGuard<'_, WindowKeys> {
-        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Err(error) = keys.advance(self.clock.now()) {
-            tracing::error!(%error, "no new key window");
+    /// The key windows, for finding and opening.
+    pub(crate) fn keys(&self) -> RwLockReadGuard<'_, WindowKeys> {
+        self.keys.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes an authenticated request once per window.
+    pub(crate) fn admit(&self, request: &OpenedRequest) -> Result<(), ReplayError> {
+        self.keys.write().unwrap_or_else(PoisonError::into_inner).admit(request)
+    }
+
+    /// Load as a scheduler may know it: recomputed at most once a second, whoever asks.
+    pub(crate) fn load(&self) -> LoadLevel {
+        let now = self.clock.millis();
+        let mut published = self.load.lock().unwrap_or_else(PoisonError::into_inner);
+        if now.since(published.at) >= LOAD_PERIOD {
+            let capacity = self
+                .engine
+                .capabilities()
+                .and_then(|capabilities| capabilities.parallel);
+            let level = published.level.next(self.leases.in_flight(), capacity);
+            *published = Published { level, at: now };
         }
-        keys
+        published.level
     }
 
     /// Erases key windows when they are over, whether or not anything is asked. Returns when `stop` is cancelled.
     pub async fn erase_windows(self: Arc<Self>, stop: CancellationToken) {
         loop {
-            let due = self.keys().next_erasure().unwrap_or(UnixTime(0));
+            let due = {
+                let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+                if let Err(error) = keys.advance(self.clock.now()) {
+                    tracing::error!(%error, "no new key window");
+                }
+                keys.next_erasure().unwrap_or(UnixTime(0))
+            };
             // Never longer than a minute, so that a clock that stood still is noticed.
             let wait = due.since(self.clock.now()).clamp(1, 60);
             tokio::select! {

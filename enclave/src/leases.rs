@@ -9,7 +9,7 @@ use std::{
 use cloister_attestation::BootId;
 use cloister_enclave_engine::{Engine, EngineStatus, Ledger, ScrubContext, ScrubProof};
 use cloister_enclave_lease::{
-    Account, Action, Call, Epoch, LeaseMachine, Limits, NotHeld, OtherTenant, Permit, Revoked, Status,
+    Account, Action, Call, Epoch, LeaseMachine, Limits, NotHeld, OtherTenant, Permit, Status,
 };
 use cloister_session::{TenantId, TenantRef};
 use tokio::sync::{Notify, watch};
@@ -28,9 +28,6 @@ pub struct Leases {
     wake: Notify,
     metrics: Metrics,
 }
-
-/// What has to hold before an engine is started: nothing of the workload has changed since it was measured.
-pub type Unchanged = Box<dyn Fn() -> bool + Send + Sync>;
 
 struct Inner {
     machine: LeaseMachine,
@@ -124,16 +121,7 @@ impl Leases {
     }
 
     /// Runs the machine: ticks, revocations, scrubs, and what becomes of the engine. Returns when `stop` is cancelled.
-    /// Should `unchanged` deny before a restart of the engine that it would be the workload that keys were made for, the
-    /// lease ends there: `changed` is cancelled and nothing is started.
-    pub async fn drive(
-        self: Arc<Self>,
-        engine: Arc<dyn Engine>,
-        unchanged: Unchanged,
-        changed: CancellationToken,
-        stop: CancellationToken,
-    ) {
-        let unchanged = Arc::new(unchanged);
+    pub async fn drive(self: Arc<Self>, engine: Arc<dyn Engine>, stop: CancellationToken) {
         let mut process = engine.status();
         loop {
             if let EngineStatus::Exited { .. } = *process.borrow_and_update() {
@@ -143,12 +131,6 @@ impl Leases {
             match action {
                 Some(Action::Revoke { epoch }) => self.revoke(epoch),
                 Some(Action::Scrub { epoch, restart }) => {
-                    let check = Arc::clone(&unchanged);
-                    if restart && !tokio::task::spawn_blocking(move || check()).await.unwrap_or(false) {
-                        tracing::error!("engine or model changed since they were measured: stopping");
-                        changed.cancel();
-                        return;
-                    }
                     tokio::select! {
                         () = self.scrub(engine.as_ref(), epoch, restart) => {}
                         () = stop.cancelled() => return,
@@ -290,21 +272,30 @@ impl PermitGuard {
     /// Consumes the permit for a call that may reach the engine. `salt` is kept for the probe of the epoch's scrub.
     ///
     /// # Errors
-    /// [`Revoked`].
-    pub fn begin_call(mut self, salt: &Zeroizing<String>) -> Result<CallGuard, Revoked> {
-        let permit = self.permit.take().ok_or(Revoked)?;
-        let mut inner = self.leases.lock();
-        let call = inner.machine.begin_call(permit);
-        if call.is_ok() {
-            inner.salt = Some(salt.clone());
+    /// The permit, when its epoch is over or was revoked: to be dropped when the request's plaintext is erased.
+    pub fn begin_call(mut self, salt: &Zeroizing<String>) -> Result<CallGuard, Self> {
+        let Some(permit) = self.permit.take() else {
+            return Err(self);
+        };
+        let leases = Arc::clone(&self.leases);
+        let mut inner = leases.lock();
+        match inner.machine.begin_call(permit) {
+            Ok(call) => {
+                inner.salt = Some(salt.clone());
+                let revoked = self.revoked.clone();
+                drop(inner);
+                Ok(CallGuard {
+                    leases,
+                    call: Some(call),
+                    revoked,
+                })
+            }
+            Err(permit) => {
+                drop(inner);
+                self.permit = Some(permit);
+                Err(self)
+            }
         }
-        drop(inner);
-        self.leases.wake.notify_one();
-        Ok(CallGuard {
-            leases: Arc::clone(&self.leases),
-            call: Some(call?),
-            revoked: self.revoked.clone(),
-        })
     }
 }
 

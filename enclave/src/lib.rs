@@ -8,6 +8,7 @@ mod answer;
 mod clock;
 mod load;
 mod metrics;
+mod outbox;
 mod rate;
 
 pub mod boot;

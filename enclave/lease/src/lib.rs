@@ -23,5 +23,5 @@ mod state;
 mod tests;
 
 pub use machine::{Account, Action, LeaseMachine, Ledger, Limits};
-pub use permit::{Call, OtherTenant, Permit, Revoked};
+pub use permit::{Call, OtherTenant, Permit};
 pub use state::{Epoch, Millis, NotHeld, State, Status};

@@ -6,7 +6,7 @@ use cloister_attestation::{BootId, Sha256Digest};
 use cloister_session::{TenantId, TenantRef};
 
 use crate::{
-    permit::{Call, OtherTenant, Permit, Revoked},
+    permit::{Call, OtherTenant, Permit},
     state::{Epoch, Millis, NotHeld, State, Status},
 };
 
@@ -286,31 +286,25 @@ impl LeaseMachine {
         Ok(())
     }
 
-    /// Consumes the permit for a call to the engine, in one step with the check of its epoch. On refusal the permit is
-    /// given back here.
+    /// Consumes the permit for a call to the engine, in one step with the check of its epoch.
     ///
     /// # Errors
-    /// [`Revoked`] if the epoch is over or its permits were revoked, and for a permit that was never identified.
-    #[expect(clippy::needless_pass_by_value, reason = "consumed: it may not be used again")]
-    pub fn begin_call(&mut self, permit: Permit) -> Result<Call, Revoked> {
+    /// The permit, if the epoch is over or its permits were revoked, and if it was never identified: to be given back when
+    /// the plaintext that was opened under it is erased.
+    pub fn begin_call(&mut self, permit: Permit) -> Result<Call, Permit> {
         let held = match &mut self.inner {
-            Inner::Held(held) => Some(held),
-            Inner::Draining(draining) if !draining.revoked => Some(&mut draining.held),
-            _ => None,
+            Inner::Held(held) => held,
+            Inner::Draining(draining) if !draining.revoked => &mut draining.held,
+            _ => return Err(permit),
         };
-        match held {
-            Some(held) if held.epoch == permit.epoch && permit.identified => {
-                held.ledger.begun = held.ledger.begun.saturating_add(1);
-                Ok(Call {
-                    id: permit.id,
-                    epoch: permit.epoch,
-                })
-            }
-            _ => {
-                self.outstanding.remove(&permit.id);
-                Err(Revoked)
-            }
+        if held.epoch != permit.epoch || !permit.identified {
+            return Err(permit);
         }
+        held.ledger.begun = held.ledger.begun.saturating_add(1);
+        Ok(Call {
+            id: permit.id,
+            epoch: permit.epoch,
+        })
     }
 
     /// Gives a permit back that became no call.

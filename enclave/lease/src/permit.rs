@@ -39,8 +39,3 @@ impl Call {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("another tenant has the epoch")]
 pub struct OtherTenant;
-
-/// The epoch of the permit is over, or its permits were revoked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the epoch of the permit is over")]
-pub struct Revoked;

@@ -4,7 +4,7 @@ use cloister_attestation::{BootId, Sha256Digest};
 use cloister_session::{TenantId, TenantRef};
 use proptest::prelude::*;
 
-use crate::{Account, Action, Epoch, LeaseMachine, Limits, Millis, NotHeld, OtherTenant, Permit, Revoked, State};
+use crate::{Account, Action, Epoch, LeaseMachine, Limits, Millis, NotHeld, OtherTenant, Permit, State};
 
 const BOOT: BootId = BootId::from_bytes([1; 16]);
 const A: TenantRef = TenantRef::from_bytes([0xa; 16]);
@@ -144,7 +144,8 @@ fn the_first_authenticated_request_fixes_the_tenant() {
     let mut second = machine.admit(&A, Millis(0)).unwrap();
     machine.identify(&mut first, &ID_A).unwrap();
     assert_eq!(machine.identify(&mut second, &ID_B), Err(OtherTenant));
-    assert_eq!(machine.begin_call(second), Err(Revoked), "not identified");
+    let second = machine.begin_call(second).expect_err("not identified");
+    machine.give_back(second);
     let account = |sequence| {
         Some(Account {
             epoch: 1,
@@ -168,7 +169,9 @@ fn a_permit_of_an_epoch_that_is_over_starts_no_call() {
     assert_eq!(machine.account(&old), None);
     assert_eq!(machine.tick(Millis(0)), None, "no scrub while a permit is out");
     assert!(!machine.scrubbed(1, PROOF));
-    assert_eq!(machine.begin_call(old), Err(Revoked));
+    let old = machine.begin_call(old).expect_err("of an epoch that is over");
+    assert_eq!(machine.tick(Millis(0)), None, "no scrub before its plaintext is erased");
+    machine.give_back(old);
     assert_eq!(
         machine.tick(Millis(0)),
         Some(Action::Scrub {
@@ -184,7 +187,7 @@ fn a_permit_of_an_epoch_that_is_over_starts_no_call() {
         epoch: 1,
         identified: true,
     };
-    assert_eq!(machine.begin_call(stale), Err(Revoked));
+    assert!(machine.begin_call(stale).is_err());
 }
 
 #[test]
@@ -199,7 +202,8 @@ fn at_the_drain_cap_permits_are_revoked_and_the_scrub_waits_for_them() {
     let second = machine.begin_call(late).expect("calls may begin while draining");
     assert_eq!(machine.tick(Millis(150)), Some(Action::Revoke { epoch: 1 }));
     assert_eq!(machine.tick(Millis(151)), None, "once");
-    assert_eq!(machine.begin_call(waiting), Err(Revoked));
+    let waiting = machine.begin_call(waiting).expect_err("revoked");
+    machine.give_back(waiting);
     machine.end_call(call);
     assert_eq!(machine.tick(Millis(152)), None);
     machine.end_call(second);
@@ -419,13 +423,15 @@ proptest! {
                     }
                 }
                 Move::Begin => {
-                    if let Some((permit, identified)) = permits.pop()
-                        && let Ok(call) = machine.begin_call(permit)
-                    {
-                        let id = identified.expect("only identified permits begin");
-                        prop_assert_eq!(*served.entry(call.epoch()).or_insert(id), id);
-                        prop_assert_eq!(call.epoch(), number);
-                        calls.push(call);
+                    let Some((permit, identified)) = permits.pop() else { continue };
+                    match machine.begin_call(permit) {
+                        Ok(call) => {
+                            let id = identified.expect("only identified permits begin");
+                            prop_assert_eq!(*served.entry(call.epoch()).or_insert(id), id);
+                            prop_assert_eq!(call.epoch(), number);
+                            calls.push(call);
+                        }
+                        Err(permit) => permits.push((permit, identified)),
                     }
                 }
                 Move::EndCall => calls.pop().into_iter().for_each(|call| machine.end_call(call)),
