@@ -110,7 +110,7 @@ async fn serve(arguments: Serve) -> Result<(), Failure> {
         otlp_endpoint: arguments.log.otlp_endpoint,
     };
     let telemetry = cloister_telemetry::init("cloister-enclave", &options)?;
-    forbid_core_dumps();
+    forbid_core_dumps()?;
     let config = Config::read(&path)?;
     let stop = CancellationToken::new();
     let on_signal = stop.clone();
@@ -132,15 +132,16 @@ async fn serve(arguments: Serve) -> Result<(), Failure> {
 }
 
 /// A dump of this process would hold keys and prompts.
-fn forbid_core_dumps() {
+fn forbid_core_dumps() -> Result<(), Failure> {
     use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
     let none = Rlimit {
         current: Some(0),
         maximum: Some(0),
     };
-    if setrlimit(Resource::Core, none).is_err() || set_dumpable_behavior(DumpableBehavior::NotDumpable).is_err() {
-        tracing::warn!("core dumps could not be switched off");
-    }
+    setrlimit(Resource::Core, none).map_err(|error| format!("core dumps cannot be switched off: {error}"))?;
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .map_err(|error| format!("the process cannot be made undumpable: {error}"))?;
+    Ok(())
 }
 
 fn print_measurement(config: &std::path::Path) -> Result<(), Failure> {
