@@ -183,13 +183,14 @@ impl RelyingParty {
         Ok((Bytes::from(sealed.bytes), opener))
     }
 
-    /// A refusal that may be about keys: they are fetched again before the next attempt.
+    /// A refusal that may be about keys: they are fetched again before the next attempt. A scheduler that is not there may
+    /// come back with other enclaves, and until it does nothing is ready.
     fn heed(&self, pool: &Pool, failure: &Failure) {
-        let about_keys = matches!(
+        let in_doubt = matches!(
             failure.code,
-            Code::KeysReplaced | Code::EnclaveRefused | Code::EnclaveUnavailable
+            Code::KeysReplaced | Code::EnclaveRefused | Code::EnclaveUnavailable | Code::EndpointUnreachable
         );
-        if about_keys && failure.retryable {
+        if in_doubt && failure.retryable {
             pool.invalidate();
             self.look.notify_one();
         }

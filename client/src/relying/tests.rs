@@ -301,7 +301,15 @@ async fn refusals_about_keys_lead_to_new_keys() {
         set.ask(&TWICE).await.unwrap();
         assert_eq!(set.fetches().0, 2, "{code}");
     }
-    let set = set(1);
+    let set = set_with(1, policy(), &[MODEL]);
+    set.ask(&ONCE).await.unwrap();
+    set.party.ready().await.unwrap();
+    set.cluster.lie([Lie::Refuse(Code::EndpointUnreachable)]);
+    set.fails().await;
+    assert!(set.party.ready().await.is_err(), "the scheduler is gone");
+    set.ask(&ONCE).await.unwrap();
+    set.party.ready().await.unwrap();
+    let set = set_with(1, policy(), &[MODEL]);
     set.ask(&ONCE).await.unwrap();
     set.cluster.lie([Lie::Refuse(Code::RateLimitExceeded)]);
     set.ask(&TWICE).await.unwrap();
