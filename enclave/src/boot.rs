@@ -11,7 +11,8 @@ use axum::{Router, routing::post};
 use cloister_attestation::{BootId, Measurement, Workload, WorkloadDigest, WorkloadError};
 use cloister_enclave_attester::{AttesterError, SimulatedTee};
 use cloister_enclave_engine::{
-    Engine, EngineUser, LLAMACPP_LAUNCHER, OwnedEngine, OwnedEngineConfig, StartError, engine_image_digest,
+    Changed, Engine, EngineUser, LLAMACPP_LAUNCHER, OwnedEngine, OwnedEngineConfig, Precondition, StartError,
+    engine_image_digest,
 };
 use cloister_enclave_lease::{Limits, Millis};
 use cloister_enclave_openai::FilterOptions;
@@ -26,7 +27,7 @@ use crate::{
     control::Control,
     data,
     enclave::{AssembleError, Enclave, Parts},
-    leases::{Leases, Unchanged, random},
+    leases::{Leases, random},
     measure::{self, MeasureError},
 };
 
@@ -149,6 +150,8 @@ fn engine_config(config: &Config) -> OwnedEngineConfig {
 pub struct Booted {
     enclave: Arc<Enclave>,
     engine: Arc<dyn Engine>,
+    /// Cancelled when a start of the engine found something else than what was measured.
+    changed: CancellationToken,
 }
 
 /// Measures, makes the identity, prepares the engine. The workload is fixed from here on.
@@ -159,10 +162,14 @@ pub fn boot(config: &Config) -> Result<Booted, BootError> {
     let Measured { workload, measurement } = measure(config)?;
     let attester = SimulatedTee::open(&config.tee.simulated.dir, *measurement.as_bytes())?;
     tracing::warn!("the TEE is SIMULATED: it protects nothing");
-    let engine: Arc<dyn Engine> = Arc::new(OwnedEngine::new(engine_config(config))?);
+    let changed = CancellationToken::new();
+    let mut engine = engine_config(config);
+    engine.precondition = unchanged(config, workload.digest(), changed.clone());
+    let engine: Arc<dyn Engine> = Arc::new(OwnedEngine::new(engine)?);
     Ok(Booted {
         enclave: assemble(config, workload, Box::new(attester), Arc::clone(&engine))?,
         engine,
+        changed,
     })
 }
 
@@ -222,10 +229,8 @@ impl Booted {
         let inner = CancellationToken::new();
         let _stop_tasks = inner.clone().drop_guard();
         let leases = Arc::clone(&self.enclave.leases);
-        let unchanged = unchanged(config, self.enclave.facts.workload);
-        let changed = CancellationToken::new();
-        tasks.spawn(leases.drive(Arc::clone(&self.engine), unchanged, changed.clone(), inner.clone()));
-        let (noticed, stopping) = (changed.clone(), stop.clone());
+        tasks.spawn(leases.drive(Arc::clone(&self.engine), inner.clone()));
+        let (noticed, stopping) = (self.changed.clone(), stop.clone());
         tasks.spawn(inner.clone().run_until_cancelled_owned(async move {
             noticed.cancelled().await;
             stopping.cancel();
@@ -237,7 +242,7 @@ impl Booted {
         inner.cancel();
         tasks.wait().await;
         self.engine.stop().await;
-        if changed.is_cancelled() {
+        if self.changed.is_cancelled() {
             Err(BootError::Changed)
         } else {
             Ok(())
@@ -260,15 +265,23 @@ fn limits(config: &Config) -> ServeLimits {
     }
 }
 
-/// Whether program, engine and model are still what was measured, hashed anew.
-fn unchanged(config: &Config, workload: WorkloadDigest) -> Unchanged {
+/// Holds as long as engine and model, hashed anew, are what was measured. `changed` is cancelled when they are not.
+fn unchanged(config: &Config, workload: WorkloadDigest, changed: CancellationToken) -> Precondition {
     let config = config.clone();
-    Box::new(move || match measure(&config) {
-        Ok(measured) => measured.workload.digest() == workload,
-        Err(error) => {
-            tracing::error!(%error, "engine or model cannot be measured again");
-            false
+    Precondition::new(move || {
+        let same = match measure(&config) {
+            Ok(measured) => measured.workload.digest() == workload,
+            Err(error) => {
+                tracing::error!(%error, "engine or model cannot be measured again");
+                false
+            }
+        };
+        if same {
+            return Ok(());
         }
+        tracing::error!("engine or model changed since they were measured: stopping");
+        changed.cancel();
+        Err(Changed)
     })
 }
 

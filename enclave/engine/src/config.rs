@@ -1,11 +1,14 @@
 //! What an owned engine is set to.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use cloister_attestation::SwitchIsolation;
 
+use crate::error::Changed;
 use crate::image::LLAMACPP_LAUNCHER;
 
 /// Placeholder of the engine's socket in arguments.
@@ -41,10 +44,46 @@ pub struct OwnedEngineConfig {
     pub user: EngineUser,
     /// How the engine is emptied between tenants.
     pub isolation: SwitchIsolation,
+    /// Asked before every start of a process, whatever it is for.
+    pub precondition: Precondition,
     /// Whether the model takes images, for engines that do not say. Such a model is scrubbed by restart only.
     pub vision: bool,
     /// Limits of waiting.
     pub timeouts: Timeouts,
+}
+
+/// What has to hold before a process is started: that engine and model are still what was measured.
+///
+/// It may read files for minutes; it runs where blocking is allowed.
+#[derive(Clone)]
+pub struct Precondition(Arc<dyn Fn() -> Result<(), Changed> + Send + Sync>);
+
+impl Precondition {
+    /// Holds when `check` says so.
+    pub fn new(check: impl Fn() -> Result<(), Changed> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(check))
+    }
+
+    /// Whether it holds now; not if the check panics.
+    pub(crate) async fn holds(&self) -> Result<(), Changed> {
+        let check = Arc::clone(&self.0);
+        tokio::task::spawn_blocking(move || check())
+            .await
+            .unwrap_or(Err(Changed))
+    }
+}
+
+impl Default for Precondition {
+    /// Always holds: for an engine that nobody was promised.
+    fn default() -> Self {
+        Self::new(|| Ok(()))
+    }
+}
+
+impl fmt::Debug for Precondition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Precondition")
+    }
 }
 
 /// User and group ids of an engine.
@@ -170,6 +209,7 @@ impl OwnedEngineConfig {
             runtime_dir,
             user: EngineUser::default(),
             isolation: SwitchIsolation::Reset,
+            precondition: Precondition::default(),
             vision: false,
             timeouts: Timeouts::default(),
         }

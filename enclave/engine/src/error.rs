@@ -55,12 +55,20 @@ pub enum EngineError {
     },
 }
 
+/// Engine or model are not what was measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("engine or model changed since they were measured; start the enclave again")]
+pub struct Changed;
+
 /// An engine that could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The arguments would make the engine keep or share state that no scrub clears.
     #[error(transparent)]
     Forbidden(#[from] ForbiddenArgument),
+    /// It would be another engine or model than the one that was measured.
+    #[error(transparent)]
+    Changed(#[from] Changed),
     /// Another enclave process uses the same runtime directory.
     #[error("runtime directory {0} is in use by another process; give each enclave its own")]
     RuntimeDirectoryInUse(PathBuf),

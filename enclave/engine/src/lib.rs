@@ -20,10 +20,10 @@ mod scrub;
 
 pub use arguments::{ForbiddenArgument, check_arguments, check_environment};
 pub use call::{EngineBody, EngineCall, EngineResponse};
-pub use config::{EngineUser, OwnedEngineConfig, Timeouts};
+pub use config::{EngineUser, OwnedEngineConfig, Precondition, Timeouts};
 pub use dialect::{Clearing, Dialect, State, states};
 pub use engine::{Capabilities, Engine, EngineLoad, EngineStatus};
-pub use error::{EngineError, ScrubFailure, StartError};
+pub use error::{Changed, EngineError, ScrubFailure, StartError};
 pub use image::{LLAMACPP_LAUNCHER, engine_image_digest};
 pub use owned::OwnedEngine;
 pub use process::Confinement;

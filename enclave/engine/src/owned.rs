@@ -87,6 +87,8 @@ impl OwnedEngine {
         let generation = child.generation;
         *self.identity() = None;
         let command = command(&self.config, &self.directory, self.confinement);
+        // Last, so that as little as possible can change between this look and the engine's own.
+        self.config.precondition.holds().await?;
         let process = Process::spawn(command).await.map_err(StartError::Spawn)?;
         Record::of([process.pid()]).write(&self.directory.record())?;
         self.status.send_replace(EngineStatus::Starting { generation });

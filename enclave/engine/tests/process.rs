@@ -9,8 +9,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use cloister_attestation::SwitchIsolation;
 use cloister_enclave_engine::{
-    Confinement, Engine, EngineStatus, OwnedEngine, OwnedEngineConfig, StartError, Timeouts,
+    Changed, Confinement, Engine, EngineStatus, OwnedEngine, OwnedEngineConfig, Precondition, ScrubFailure, StartError,
+    Timeouts,
 };
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -218,6 +223,39 @@ socketserver.UnixStreamServer(sys.argv[1], Handler).serve_forever()
     });
     let error = rig.engine.start().await.expect_err("no engine");
     assert!(matches!(error, StartError::UnknownDialect), "{error}");
+}
+
+/// Whatever a process is started for, it is not started for something else than what was measured.
+#[tokio::test]
+async fn nothing_is_started_that_is_not_what_was_measured() {
+    for isolation in [SwitchIsolation::Restart, SwitchIsolation::Reset] {
+        let same = Arc::new(AtomicBool::new(true));
+        let rig = Rig::new(|runtime_dir| {
+            // A version whose reset is not known to reach everything: it is restarted even where a reset would do.
+            let mut config = simulator_config(runtime_dir, &["--engine-version", "0.1.0"]);
+            config.isolation = isolation;
+            let same = Arc::clone(&same);
+            config.precondition = Precondition::new(move || same.load(Ordering::SeqCst).then_some(()).ok_or(Changed));
+            config
+        });
+        rig.engine.start().await.expect("started");
+        let proof = rig.engine.scrub(&context(1)).await.expect("a proof");
+        assert_eq!(proof.generation(), 2, "by restart");
+        same.store(false, Ordering::SeqCst);
+        let failure = rig.engine.scrub(&context(2)).await.expect_err("no proof");
+        assert!(
+            matches!(failure, ScrubFailure::Start(StartError::Changed(_))),
+            "{failure}"
+        );
+        let failure = rig.engine.restart(&context(2)).await.expect_err("no proof");
+        assert!(
+            matches!(failure, ScrubFailure::Start(StartError::Changed(_))),
+            "{failure}"
+        );
+        let failure = rig.engine.start().await.expect_err("not started");
+        assert!(matches!(failure, StartError::Changed(_)), "{failure}");
+        assert_eq!(*rig.engine.status().borrow(), EngineStatus::Stopped);
+    }
 }
 
 #[tokio::test]
