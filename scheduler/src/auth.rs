@@ -22,6 +22,7 @@ const MAX_TOKEN: usize = 512;
 pub(crate) struct Tenants {
     by_ref: HashMap<TenantRef, TenantIndex>,
     refs: Vec<TenantRef>,
+    max_queued: Vec<usize>,
 }
 
 /// SHA-256 of the tokens, with the tenants that each may ask for.
@@ -50,7 +51,11 @@ impl Tenants {
         let refs: Vec<_> = tenants.iter().map(|tenant| tenant.tenant_ref).collect();
         let indexed = refs.iter().enumerate();
         let by_ref = indexed.map(|(index, tenant)| (*tenant, TenantIndex(index))).collect();
-        Self { by_ref, refs }
+        Self {
+            by_ref,
+            refs,
+            max_queued: tenants.iter().map(|tenant| tenant.max_queued).collect(),
+        }
     }
 
     pub(crate) fn index(&self, tenant: &TenantRef) -> Option<TenantIndex> {
@@ -59,6 +64,11 @@ impl Tenants {
 
     pub(crate) fn tenant_ref(&self, tenant: TenantIndex) -> Option<TenantRef> {
         self.refs.get(tenant.0).copied()
+    }
+
+    /// Requests of the tenant that may wait.
+    pub(crate) fn max_queued(&self, tenant: TenantIndex) -> Option<usize> {
+        self.max_queued.get(tenant.0).copied()
     }
 
     pub(crate) fn len(&self) -> usize {

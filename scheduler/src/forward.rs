@@ -25,7 +25,9 @@ pub(crate) enum Outcome {
     Answered(ResponseBody),
     /// The enclave refused.
     Refused { retryable: bool },
-    /// It could not be reached, broke off, or was silent for too long.
+    /// The enclave provably never saw the request.
+    NotTaken,
+    /// It broke off, failed, or was silent for too long: if it had the whole request, it may have run it.
     Failed,
     /// It answered with something that is no sealed answer: not passed on, and not tried elsewhere.
     Improper,
@@ -42,7 +44,11 @@ pub(crate) async fn forward(enclave: &Enclave, body: Attempt, first_byte: Durati
         Ok(Ok(response)) => judge(response),
         Ok(Err(error)) => {
             tracing::debug!(enclave = enclave.authority(), %error, "an attempt failed");
-            Outcome::Failed
+            if error.is_unprocessed() {
+                Outcome::NotTaken
+            } else {
+                Outcome::Failed
+            }
         }
         Err(_) => {
             tracing::warn!(

@@ -12,6 +12,13 @@ pub const RETRYABLE_HEADER: HeaderName = HeaderName::from_static("cloister-retry
 /// Seconds in `Retry-After` of a full queue or a spent budget.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
+/// Hints beside `queue_full`, named as OpenAI names them: the proxy passes them on.
+const LIMIT_HEADER: HeaderName = HeaderName::from_static("x-ratelimit-limit-requests");
+const REMAINING_HEADER: HeaderName = HeaderName::from_static("x-ratelimit-remaining-requests");
+const RESET_HEADER: HeaderName = HeaderName::from_static("x-ratelimit-reset-requests");
+/// The same as [`RETRY_AFTER`], in OpenAI's form of a duration.
+const RESET: HeaderValue = HeaderValue::from_static("1s");
+
 cloister_telemetry::labels! {
     /// Why a request was refused.
     pub enum Code("code") {
@@ -31,13 +38,13 @@ cloister_telemetry::labels! {
         QueueFull => "queue_full",
         /// The time to live ended first.
         Expired => "expired",
-        /// A candidate failed, and the body is too large to have been kept for another: send again.
+        /// A candidate failed before it had the whole body, which is too large to have been kept for another: send again.
         TooLargeToRetry => "too_large_to_retry",
-        /// No candidate can be reached.
+        /// No candidate can be reached, or took the whole request.
         CandidateUnavailable => "candidate_unavailable",
         /// The enclave refused; it does not say why.
         Refused => "refused",
-        /// The enclave failed before the answer began.
+        /// The enclave failed or was silent when it had the whole request, and may have run it; or it answered outside the protocol.
         UpstreamFailed => "upstream_failed",
     }
 }
@@ -49,6 +56,8 @@ pub struct Refusal {
     pub code: Code,
     /// Whether a new attempt, sealed anew if need be, may succeed.
     pub retryable: bool,
+    /// Requests that the tenant may have waiting, when its queue is full.
+    pub limit: Option<usize>,
 }
 
 // === impl Code ===
@@ -81,14 +90,14 @@ impl Code {
             | Self::WindowEnded
             | Self::QueueFull
             | Self::TooLargeToRetry
-            | Self::CandidateUnavailable
-            | Self::UpstreamFailed => true,
+            | Self::CandidateUnavailable => true,
             Self::Unauthorized
             | Self::UnknownTenant
             | Self::Malformed
             | Self::UnsupportedMediaType
             | Self::Expired
-            | Self::Refused => false,
+            | Self::Refused
+            | Self::UpstreamFailed => false,
         }
     }
 }
@@ -97,8 +106,11 @@ impl Code {
 
 impl From<Code> for Refusal {
     fn from(code: Code) -> Self {
-        let retryable = code.is_retryable();
-        Self { code, retryable }
+        Self {
+            code,
+            retryable: code.is_retryable(),
+            limit: None,
+        }
     }
 }
 
@@ -117,7 +129,7 @@ impl From<Rejection> for Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let Self { code, retryable } = self;
+        let Self { code, retryable, limit } = self;
         let flag = if retryable { "true" } else { "false" };
         let body = format!(r#"{{"code":"{}","retryable":{flag}}}"#, code.name());
         let headers = [
@@ -128,6 +140,12 @@ impl IntoResponse for Refusal {
         let mut response = (code.status(), headers, body).into_response();
         if code == Code::QueueFull {
             response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+        }
+        if let Some(limit) = limit {
+            let headers = response.headers_mut();
+            headers.insert(LIMIT_HEADER, HeaderValue::from(limit));
+            headers.insert(REMAINING_HEADER, HeaderValue::from(0));
+            headers.insert(RESET_HEADER, RESET);
         }
         response
     }
@@ -147,6 +165,26 @@ mod tests {
         assert_eq!(response.headers()[RETRYABLE_HEADER], "true");
         assert_eq!(response.headers()[header::RETRY_AFTER], "1");
         assert_eq!(response.headers().len(), 4);
+    }
+
+    #[test]
+    fn a_full_queue_says_how_long_it_is() {
+        let limit = Some(7);
+        let refusal = Refusal {
+            limit,
+            ..Code::QueueFull.into()
+        };
+        let response = refusal.into_response();
+        assert_eq!(response.headers()[LIMIT_HEADER], "7");
+        assert_eq!(response.headers()[REMAINING_HEADER], "0");
+        assert_eq!(response.headers()[RESET_HEADER], "1s");
+        assert_eq!(response.headers().len(), 7);
+    }
+
+    #[test]
+    fn what_may_have_run_is_not_for_another_attempt() {
+        assert!(!Refusal::from(Code::UpstreamFailed).retryable);
+        assert!(Refusal::from(Code::CandidateUnavailable).retryable);
     }
 
     #[test]

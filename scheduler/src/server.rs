@@ -182,7 +182,13 @@ impl Service {
         let request = self.admit(caller, &header)?;
         let candidates = request.candidates.len();
         let place = self.dispatcher.submit(request);
-        self.pursue(place, upload, candidates).await
+        let answer = self.pursue(place, upload, candidates).await;
+        answer.map_err(|refusal| Refusal {
+            limit: (refusal.code == Code::QueueFull)
+                .then(|| self.tenants.max_queued(caller.tenant))
+                .flatten(),
+            ..refusal
+        })
     }
 
     /// What the scheduler needs to know of a request.
@@ -206,7 +212,8 @@ impl Service {
         })
     }
 
-    /// Waits for a lease and sends the request there; if that fails before the answer begins, the next candidate's turn comes.
+    /// Waits for a lease and sends the request there; the next candidate's turn comes if that fails before the enclave has the
+    /// whole request. After that it may be running, and a second enclave would run it once more.
     async fn pursue(&self, mut place: Place, upload: Upload, candidates: usize) -> Result<Response, Refusal> {
         // What the last candidate said is worth more than that there is no other.
         let mut last = None;
@@ -230,25 +237,25 @@ impl Service {
                     return Ok(answer(Answer::new(body, place, self.timeouts.idle)));
                 }
                 _ if upload.is_broken() => return Err(Code::Malformed.into()),
-                Outcome::Improper => {
-                    let (code, retryable) = (Code::UpstreamFailed, false);
-                    return Err(Refusal { code, retryable });
-                }
+                Outcome::Improper => return Err(Code::UpstreamFailed.into()),
                 Outcome::Refused { retryable } => {
-                    let code = Code::Refused;
-                    let refusal = Refusal { code, retryable };
+                    let refusal = Refusal {
+                        retryable,
+                        ..Code::Refused.into()
+                    };
                     if !retryable || !upload.is_replayable() {
                         return Err(refusal);
                     }
                     last = Some(refusal);
                     place.refused();
                 }
-                Outcome::Failed => {
+                Outcome::Failed if upload.is_complete() => return Err(Code::UpstreamFailed.into()),
+                Outcome::Failed | Outcome::NotTaken => {
                     failures += 1;
                     if failures < candidates && !upload.is_replayable() {
                         return Err(Code::TooLargeToRetry.into());
                     }
-                    last = Some(Code::UpstreamFailed.into());
+                    last = Some(Code::CandidateUnavailable.into());
                     place.retry();
                 }
             }

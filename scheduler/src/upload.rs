@@ -42,6 +42,8 @@ struct Source {
     rest_ended: bool,
     /// Which attempt may read.
     attempt: u64,
+    /// That attempt has all of the body.
+    given: bool,
     broken: bool,
 }
 
@@ -101,9 +103,10 @@ impl Upload {
             total: first.len(),
             kept: vec![first],
             replayable: true,
+            rest_ended: rest.is_end_stream(),
             rest,
-            rest_ended: false,
             attempt: 0,
+            given: false,
             broken: false,
         })))
     }
@@ -115,6 +118,7 @@ impl Upload {
             return None;
         }
         source.attempt = source.attempt.saturating_add(1);
+        source.given = false;
         Some(Attempt {
             source: Arc::clone(&self.0),
             attempt: source.attempt,
@@ -125,6 +129,12 @@ impl Upload {
     /// Whether [`attempt`](Self::attempt) would give another body.
     pub(crate) fn is_replayable(&self) -> bool {
         lock(&self.0).replayable
+    }
+
+    /// Whether the last attempt was given all of the body. A candidate that has less cannot have run the request: the member's
+    /// signature at the end covers it.
+    pub(crate) fn is_complete(&self) -> bool {
+        lock(&self.0).given
     }
 
     /// Whether the client, not the candidate, was the reason for a failure.
@@ -165,6 +175,8 @@ impl Source {
                 self.broken = true;
                 return Poll::Ready(Some(Err(UploadError::TooLong)));
             }
+            // Known with the last piece already, where the client says so: the candidate can act on it from here on.
+            self.rest_ended = self.rest.is_end_stream();
             return Poll::Ready(Some(Ok(data)));
         }
     }
@@ -193,8 +205,10 @@ impl HttpBody for Attempt {
             return Poll::Ready(Some(Err(UploadError::Superseded)));
         }
         if let Some(kept) = source.kept.get(this.next) {
+            let kept = kept.clone();
             this.next = this.next.saturating_add(1);
-            return Poll::Ready(Some(Ok(Frame::data(kept.clone()))));
+            source.given = source.rest_ended && this.next >= source.kept.len();
+            return Poll::Ready(Some(Ok(Frame::data(kept))));
         }
         if !source.replayable {
             // All that was kept is sent, and nobody will ask for it again.
@@ -202,6 +216,7 @@ impl HttpBody for Attempt {
             this.next = 0;
         }
         let Some(data) = ready!(source.poll_rest(cx)) else {
+            source.given = true;
             return Poll::Ready(None);
         };
         let data = data?;
@@ -209,6 +224,7 @@ impl HttpBody for Attempt {
         if source.replayable {
             this.next = source.kept.len();
         }
+        source.given = source.rest_ended;
         Poll::Ready(Some(Ok(Frame::data(data))))
     }
 

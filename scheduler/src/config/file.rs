@@ -18,7 +18,9 @@ use super::{Config, ConfigError, CredentialConfig, Limits, TenantConfig, Timeout
 const MAX_FILE: u64 = 4 * 1024 * 1024;
 
 const DEFAULT_MAX_QUEUED: usize = 1024;
-const DEFAULT_FIRST_BYTE: Duration = Duration::from_secs(120);
+/// Above what an enclave itself allows by default before its first byte: 10 s for the upload and 300 s for the engine, which for
+/// an answer that is not streamed is the whole generation. The enclave is to give up first: it seals why.
+const DEFAULT_FIRST_BYTE: Duration = Duration::from_secs(330);
 const DEFAULT_IDLE: Duration = Duration::from_secs(120);
 const DEFAULT_KEYS_PER_MINUTE: u32 = 240;
 const DEFAULT_EVIDENCE_PER_MINUTE: u32 = 60;

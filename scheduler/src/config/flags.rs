@@ -80,7 +80,7 @@ pub struct Flags {
     #[arg(long, env = "CLOISTER_LEASE_MAX_IN_FLIGHT", value_name = "N")]
     pub lease_max_in_flight: Option<usize>,
 
-    /// From dispatch to the first byte of an answer (key `timeouts.firstByteMillis`) [default: 120000].
+    /// From dispatch to the first byte of an answer, above the enclaves' own limit (key `timeouts.firstByteMillis`) [default: 330000].
     #[arg(long, env = "CLOISTER_TIMEOUTS_FIRST_BYTE_MILLIS", value_name = "MS")]
     pub timeouts_first_byte_millis: Option<u64>,
 
@@ -130,7 +130,7 @@ A configuration file:
   credentials:
     - { tokenSha256: <64 hex digits>, tenantRefs: [ 00112233445566778899aabbccddeeff ] }
   lease: { quantumMillis: 2000, switchCostMillis: 200, drainCapMillis: 30000, maxInFlight: 64 }
-  timeouts: { firstByteMillis: 120000, idleMillis: 120000 }
+  timeouts: { firstByteMillis: 330000, idleMillis: 120000 }
   limits: { keysPerMinute: 240, evidencePerMinute: 60, streamsPerConnection: 512, streamWindowBytes: 16384 }
 
 `cloister tenant show` prints a tenantRef, `cloister tenant token` a token and its hash.

@@ -66,7 +66,8 @@ pub struct CredentialConfig {
 /// Time limits of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// From the dispatch to the enclave's first byte, which comes with the engine's first output.
+    /// From the dispatch to the enclave's first byte, which comes with the engine's first output: with its last when the answer is
+    /// not streamed. To be above the enclaves' `lease.uploadTimeoutMillis` and `engine.firstByteTimeoutMillis` together.
     pub first_byte: Duration,
     /// Between two pieces of an answer.
     pub idle: Duration,

@@ -51,6 +51,36 @@ async fn a_large_body_can_be_read_once() {
 }
 
 #[tokio::test]
+async fn a_body_is_complete_once_the_last_attempt_has_all_of_it() {
+    let upload = upload(b"one", vec![Ok(b"two".to_vec())]);
+    let mut first = upload.attempt().unwrap();
+    first.frame().await.unwrap().unwrap();
+    first.frame().await.unwrap().unwrap();
+    assert!(!upload.is_complete(), "there may be more");
+    assert!(first.frame().await.is_none());
+    assert!(upload.is_complete());
+    let mut second = upload.attempt().unwrap();
+    assert!(!upload.is_complete(), "of another attempt");
+    second.frame().await.unwrap().unwrap();
+    assert!(!upload.is_complete());
+    second.frame().await.unwrap().unwrap();
+    assert!(upload.is_complete(), "with the last piece: nothing more will come");
+}
+
+#[tokio::test]
+async fn a_body_that_says_its_length_is_complete_with_its_last_piece() {
+    for (rest, pieces) in [(Body::empty(), 1), (Body::from("two"), 2)] {
+        let upload = Upload::new(Bytes::from_static(b"one"), rest);
+        let mut attempt = upload.attempt().unwrap();
+        for _ in 0..pieces {
+            assert!(!upload.is_complete());
+            attempt.frame().await.unwrap().unwrap();
+        }
+        assert!(upload.is_complete());
+    }
+}
+
+#[tokio::test]
 async fn what_is_kept_is_let_go_when_the_answer_begins() {
     let upload = upload(b"one", vec![Ok(b"two".to_vec())]);
     let attempt = upload.attempt().unwrap();

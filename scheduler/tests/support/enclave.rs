@@ -53,6 +53,8 @@ pub enum Behaviour {
     Gated(Arc<Semaphore>),
     /// This status and no body.
     Status(u16),
+    /// Fails when it has read this many bytes of the body.
+    Early(usize),
     /// An outer refusal, before anything of the body is read.
     Refuse { retryable: bool },
     /// Never answers.
@@ -325,6 +327,14 @@ async fn request(State(fake): State<Arc<FakeEnclave>>, body: Body) -> Response {
     if let Behaviour::Refuse { retryable } = behaviour {
         return (StatusCode::FORBIDDEN, [(RETRYABLE_HEADER, retryable.to_string())]).into_response();
     }
+    if let Behaviour::Early(wanted) = behaviour {
+        let (mut body, mut read) = (body, 0);
+        while read < wanted {
+            let frame = body.frame().await.unwrap().unwrap();
+            read += frame.data_ref().map_or(0, Bytes::len);
+        }
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    }
     let Ok(body) = body.collect().await else {
         return StatusCode::BAD_REQUEST.into_response();
     };
@@ -348,7 +358,7 @@ async fn request(State(fake): State<Arc<FakeEnclave>>, body: Body) -> Response {
             (sealed, [b"sealed:", &message[..]].concat()).into_response()
         }
         Behaviour::Status(status) => StatusCode::from_u16(status).unwrap().into_response(),
-        Behaviour::Refuse { .. } => unreachable!("answered above"),
+        Behaviour::Refuse { .. } | Behaviour::Early(_) => unreachable!("answered above"),
         Behaviour::Hang => std::future::pending().await,
         Behaviour::Plaintext => "an answer that everybody can read".into_response(),
         Behaviour::Break(gate) => {
