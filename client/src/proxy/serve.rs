@@ -1,6 +1,7 @@
 //! The listener.
 
 use axum::Router;
+use axum::serve::ListenerExt;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -54,6 +55,10 @@ where
     S: Future<Output = ()> + Send + 'static,
 {
     let (stopping, mut stopped) = tokio::sync::watch::channel(false);
+    // Tokens are small writes that must not wait for one another. Without it they are only later.
+    let listener = listener.tap_io(|stream| {
+        let _ = stream.set_nodelay(true);
+    });
     let server = axum::serve(listener, router).with_graceful_shutdown(async move {
         stop.await;
         let _ = stopping.send(true);
