@@ -87,7 +87,10 @@ impl Exchange {
     pub async fn begun(mut self) -> Self {
         assert!(self.is_answered(), "refused: {:?}", self.response.headers());
         while self.answer.body.is_empty() {
-            assert!(self.read().await.expect("an authentic answer"), "it ended before it began");
+            assert!(
+                self.read().await.expect("an authentic answer"),
+                "it ended before it began"
+            );
         }
         self
     }

@@ -94,7 +94,11 @@ impl Batches {
     #[must_use]
     pub fn requests(&self) -> usize {
         let count = |process: &Vec<BatchEntry>| {
-            let numbers: HashSet<u64> = process.iter().flat_map(|entry| &entry.batch).map(|one| one.request).collect();
+            let numbers: HashSet<u64> = process
+                .iter()
+                .flat_map(|entry| &entry.batch)
+                .map(|one| one.request)
+                .collect();
             numbers.len()
         };
         self.entries().iter().map(count).sum()
@@ -198,6 +202,9 @@ mod tests {
         assert_eq!((shown.salts, shown.most), (vec!["a".to_owned(), "b".to_owned()], 2));
         assert!(check(&entries(&[&["a", "b"]])).is_err(), "two in one step");
         assert!(check(&entries(&[&["a", ""]])).is_err(), "no salt");
-        assert!(check(&entries(&[&["a"], &["b"], &["a"]])).is_err(), "back after its end");
+        assert!(
+            check(&entries(&[&["a"], &["b"], &["a"]])).is_err(),
+            "back after its end"
+        );
     }
 }

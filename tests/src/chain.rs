@@ -84,7 +84,11 @@ impl Proxy {
         );
         let log = site.join(&format!("{name}.log"));
         let config = config.to_str().expect("a plain path");
-        let child = Child::start(&programs().cloister, &["proxy", "--config", config, "--log", options.log], log);
+        let child = Child::start(
+            &programs().cloister,
+            &["proxy", "--config", config, "--log-filter", options.log],
+            log,
+        );
         wait::until("a proxy that is ready", || async {
             let reply = openai::get(address, "/readyz").await?;
             reply.status.is_success().then_some(())
@@ -129,7 +133,9 @@ pub struct Chain {
 impl Chain {
     /// Starts everything in front of `enclave`.
     pub async fn start(enclave: &Enclave, tenants: usize, options: &Options) -> Self {
-        let members: Vec<_> = (1..=tenants).map(|number| Member::new(enclave, &format!("tenant-{number}"))).collect();
+        let members: Vec<_> = (1..=tenants)
+            .map(|number| Member::new(enclave, &format!("tenant-{number}")))
+            .collect();
         let address = free_address();
         let scheduler = scheduler(enclave.site(), address, enclave.address(), &members, options);
         let endpoint = format!("https://{address}");
@@ -146,7 +152,10 @@ impl Chain {
 }
 
 fn scheduler(site: &Site, address: SocketAddr, enclave: &str, members: &[Member], options: &Options) -> Child {
-    let tenants: Vec<Value> = members.iter().map(|member| json!({"tenantRef": member.reference})).collect();
+    let tenants: Vec<Value> = members
+        .iter()
+        .map(|member| json!({"tenantRef": member.reference}))
+        .collect();
     let credentials: Vec<Value> = members
         .iter()
         .map(|member| json!({"tokenSha256": member.token_sha256, "tenantRefs": [member.reference]}))

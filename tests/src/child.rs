@@ -25,7 +25,11 @@ pub struct Child {
 impl Child {
     /// Starts `program`. It ends with the thread that calls this, however that ends.
     pub fn start<A: AsRef<OsStr>>(program: &Path, arguments: &[A], log: PathBuf) -> Self {
-        let file = File::options().create(true).append(true).open(&log).expect("a log file");
+        let file = File::options()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .expect("a log file");
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--"]).arg(program).args(arguments);
         for (name, _) in env::vars_os() {
@@ -97,7 +101,11 @@ impl Drop for Child {
         if std::thread::panicking() {
             let log = self.log();
             let from = log.len().saturating_sub(4000);
-            println!("--- end of {}:\n{}", self.log.display(), log.get(from..).unwrap_or_default());
+            println!(
+                "--- end of {}:\n{}",
+                self.log.display(),
+                log.get(from..).unwrap_or_default()
+            );
         }
     }
 }

@@ -6,7 +6,8 @@ use std::{
 };
 
 use cloister_attestation::{
-    AppraisalPolicy, Measurement, ModelDigest, Sha256Digest, SwitchIsolation, danger::simulated_policy,
+    AppraisalPolicy, ModelDigest,
+    danger::{SIMULATED_HOST_DATA, SIMULATED_TCB},
 };
 use serde_json::{Value, json};
 
@@ -35,7 +36,9 @@ impl Setup {
     /// The simulated engine, with its own arguments. Without padding.
     #[must_use]
     pub fn simulator(arguments: &[&str]) -> Self {
-        let arguments = ["--batch-log", batches::FILE].into_iter().chain(arguments.iter().copied());
+        let arguments = ["--batch-log", batches::FILE]
+            .into_iter()
+            .chain(arguments.iter().copied());
         Self {
             engine: json!({
                 "kind": "simulator",
@@ -210,7 +213,7 @@ fn child(site: &Site, config: &Path, log: Option<&str>) -> Child {
     let config = config.to_str().expect("a plain path");
     let mut arguments = vec!["--config", config];
     if let Some(filter) = log {
-        arguments.extend(["--log", filter]);
+        arguments.extend(["--log-filter", filter]);
     }
     let name = Path::new(config).with_extension("log");
     Child::start(&programs().enclave, &arguments, site.path().join(name))
@@ -227,11 +230,20 @@ fn measure(config: &Path) -> (AppraisalPolicy, ModelDigest) {
     let measured: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let field = |name: &str| measured[name].as_str().expect("a digest").to_owned();
     let model: ModelDigest = field("modelDigest").parse().expect("a digest");
-    let image: Sha256Digest = field("engineImage").parse().expect("a digest");
-    let root: Sha256Digest = field("simulatedRoot").parse().expect("a digest");
-    let measurement: Measurement = field("measurement").parse().expect("a digest");
-    let models = [(MODEL.to_owned(), model)].into();
-    let policy = simulated_policy(root, measurement, image, models, SwitchIsolation::Reset);
+    let policy = json!({
+        "tees": ["simulated"],
+        "allowedGenerations": ["genoa"],
+        "minTcb": {"genoa": SIMULATED_TCB},
+        "hostData": [SIMULATED_HOST_DATA],
+        "measurements": [field("measurement")],
+        "workloads": {
+            "engineImages": [field("engineImage")],
+            "models": {MODEL: model},
+            "switchIsolation": "reset",
+        },
+        "danger": {"simulatedTee": field("simulatedRoot")},
+    });
+    let policy = AppraisalPolicy::from_yaml(&policy.to_string()).expect("a policy");
     (policy, model)
 }
 

@@ -13,9 +13,7 @@ use cloister_session::{
     outer::Header,
     signing::{SignedObject, SigningKey},
 };
-use hpke::{
-    Deserializable, OpModeS, Serializable, aead::ChaCha20Poly1305, kdf::HkdfSha256, kem::XWing, setup_sender,
-};
+use hpke::{Deserializable, OpModeS, Serializable, aead::ChaCha20Poly1305, kdf::HkdfSha256, kem::XWing, setup_sender};
 use serde_json::Value;
 
 use crate::tenant::{Client, inner, now, random};
@@ -115,7 +113,10 @@ impl Draft {
         let seal = |(number, mut plaintext): (usize, Vec<u8>)| {
             let mut nonce = nonce;
             let counter = (number as u64).to_be_bytes();
-            nonce[4..].iter_mut().zip(counter).for_each(|(byte, count)| *byte ^= count);
+            nonce[4..]
+                .iter_mut()
+                .zip(counter)
+                .for_each(|(byte, count)| *byte ^= count);
             let aad = Aad::from(if number == last { b"final".as_slice() } else { b"" });
             key.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), aad, &mut plaintext)
                 .expect("sealed");
@@ -143,7 +144,9 @@ impl Draft {
         let info = [b"cloister/v1 request".as_slice(), &self.config_hash].concat();
         let (enc, mut context) =
             setup_sender::<ChaCha20Poly1305, HkdfSha256, XWing>(&OpModeS::Base, &public, &info).expect("a context");
-        let sealed = context.seal(&self.wrapped, self.header.hash().as_bytes()).expect("sealed");
+        let sealed = context
+            .seal(&self.wrapped, self.header.hash().as_bytes())
+            .expect("sealed");
         [enc.to_bytes().as_slice(), &sealed].concat()
     }
 }
@@ -151,7 +154,10 @@ impl Draft {
 /// What the header commits to a key with.
 #[must_use]
 pub fn commitment(dek: &[u8; DEK_LEN]) -> [u8; 32] {
-    expand(&hkdf::Prk::new_less_safe(hkdf::HKDF_SHA256, dek), b"cloister/v1 dek-commit")
+    expand(
+        &hkdf::Prk::new_less_safe(hkdf::HKDF_SHA256, dek),
+        b"cloister/v1 dek-commit",
+    )
 }
 
 /// The same key once more.
@@ -168,7 +174,9 @@ fn expand<const N: usize>(prk: &hkdf::Prk, label: &[u8]) -> [u8; N] {
         }
     }
     let mut out = [0; N];
-    prk.expand(&[label], Length(N)).and_then(|okm| okm.fill(&mut out)).expect("expanded");
+    prk.expand(&[label], Length(N))
+        .and_then(|okm| okm.fill(&mut out))
+        .expect("expanded");
     out
 }
 

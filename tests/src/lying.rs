@@ -110,7 +110,9 @@ impl Lying {
 
     /// Waits until the replica may be leased, and says under which epoch.
     pub async fn until_vacant(&self) -> Epoch {
-        let status = self.until("a vacant replica", |status| status.state() == LeaseState::Vacant).await;
+        let status = self
+            .until("a vacant replica", |status| status.state() == LeaseState::Vacant)
+            .await;
         status.epoch.expect("an epoch")
     }
 
@@ -165,7 +167,9 @@ impl Lying {
 
     /// Sends a request.
     pub async fn post(&self, m1: &[u8]) -> Response<ResponseBody> {
-        self.send(request(Full::new(Bytes::copy_from_slice(m1)))).await.expect("a response")
+        self.send(request(Full::new(Bytes::copy_from_slice(m1))))
+            .await
+            .expect("a response")
     }
 
     /// Sends a request of any form.

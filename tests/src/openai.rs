@@ -29,7 +29,10 @@ impl Reply {
     /// The events of a stream.
     #[must_use]
     pub fn events(&self) -> Vec<&str> {
-        self.body.lines().filter_map(|line| line.strip_prefix("data: ")).collect()
+        self.body
+            .lines()
+            .filter_map(|line| line.strip_prefix("data: "))
+            .collect()
     }
 
     /// Whether it is a stream that has come to its proper end.
@@ -125,7 +128,9 @@ async fn send(proxy: SocketAddr, method: Method, path: &str, body: &str) -> Opti
         .header("connection", "close")
         .body(Full::new(Bytes::copy_from_slice(body.as_bytes())))
         .ok()?;
-    let response = wait::within("the head of a reply", sender.send_request(request)).await.ok()?;
+    let response = wait::within("the head of a reply", sender.send_request(request))
+        .await
+        .ok()?;
     let (parts, body) = response.into_parts();
     Some(Streaming {
         status: parts.status,

@@ -1,11 +1,6 @@
 //! The programs under test.
 
-use std::{
-    env,
-    path::PathBuf,
-    process::Command,
-    sync::OnceLock,
-};
+use std::{env, path::PathBuf, process::Command, sync::OnceLock};
 
 /// Paths of the built programs.
 #[derive(Debug)]

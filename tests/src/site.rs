@@ -30,14 +30,27 @@ impl Site {
     #[must_use]
     pub fn new() -> Self {
         install_crypto();
-        let folder = tempfile::Builder::new().prefix("cloister-").tempdir().expect("a folder");
+        let folder = tempfile::Builder::new()
+            .prefix("cloister-")
+            .tempdir()
+            .expect("a folder");
         let pki = folder.path().join("pki");
         pki::create(&pki, pki::Existing::Replace).expect("an authority");
         for name in ["enclave", "scheduler"] {
-            pki::issue(&pki, name, &["127.0.0.1", "localhost"], pki::Usage::ServerAndClient, pki::Existing::Replace)
-                .expect("a certificate");
+            pki::issue(
+                &pki,
+                name,
+                &["127.0.0.1", "localhost"],
+                pki::Usage::ServerAndClient,
+                pki::Existing::Replace,
+            )
+            .expect("a certificate");
         }
-        fs::write(folder.path().join("model"), "The simulator has no model; this file has a digest.\n").expect("a file");
+        fs::write(
+            folder.path().join("model"),
+            "The simulator has no model; this file has a digest.\n",
+        )
+        .expect("a file");
         Self {
             folder: Arc::new(folder),
         }

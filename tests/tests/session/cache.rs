@@ -23,15 +23,27 @@ async fn paired(setup: &Setup) {
     lying.release(epoch).await;
 
     let epoch = lying.lease(b.reference()).await;
-    assert_eq!(b.answer(&lying, &prompt).await.cached_tokens(), 0, "another tenant misses");
+    assert_eq!(
+        b.answer(&lying, &prompt).await.cached_tokens(),
+        0,
+        "another tenant misses"
+    );
     assert!(b.answer(&lying, &prompt).await.cached_tokens() > 100);
     lying.release(epoch).await;
 
     let epoch = lying.lease(a.reference()).await;
-    assert_eq!(a.answer(&lying, &prompt).await.cached_tokens(), 0, "the first tenant after the other's epoch");
+    assert_eq!(
+        a.answer(&lying, &prompt).await.cached_tokens(),
+        0,
+        "the first tenant after the other's epoch"
+    );
     lying.release(epoch).await;
     lying.lease(a.reference()).await;
-    assert_eq!(a.answer(&lying, &prompt).await.cached_tokens(), 0, "the same tenant in an epoch of its own");
+    assert_eq!(
+        a.answer(&lying, &prompt).await.cached_tokens(),
+        0,
+        "the same tenant in an epoch of its own"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -55,7 +67,13 @@ async fn the_real_engine_has_nothing_cached_after_a_switch() {
 /// A salt that the engine ignores is not what keeps tenants apart: the reset is.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_cached_after_a_switch_even_where_salts_are_ignored() {
-    paired(&Setup::simulator(&["--profile", "instant", "--faults", r#"{"ignoreSalt": true}"#])).await;
+    paired(&Setup::simulator(&[
+        "--profile",
+        "instant",
+        "--faults",
+        r#"{"ignoreSalt": true}"#,
+    ]))
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -34,13 +34,19 @@ async fn a_switch_serves_one_tenant_after_the_other() {
     let first = lying.lease(a.reference()).await;
     let answer = a.answer(&lying, &chat("hello", 4)).await;
     assert_eq!(answer.json()["usage"]["completion_tokens"], 4);
-    assert_eq!((answer.receipt.epoch, answer.receipt.tenant_id), (first.number, a.tenant.id()));
+    assert_eq!(
+        (answer.receipt.epoch, answer.receipt.tenant_id),
+        (first.number, a.tenant.id())
+    );
     assert!(b.ask(&lying, &chat("hello", 4)).await.refusal().await.is_retryable());
 
     lying.release(first).await;
     let second = lying.lease(b.reference()).await;
     let answer = b.answer(&lying, &chat("hello", 4)).await;
-    assert_eq!((answer.receipt.epoch, answer.receipt.tenant_id), (second.number, b.tenant.id()));
+    assert_eq!(
+        (answer.receipt.epoch, answer.receipt.tenant_id),
+        (second.number, b.tenant.id())
+    );
     assert!(a.ask(&lying, &chat("hello", 4)).await.refusal().await.is_retryable());
     assert_eq!(enclave.batches().salts().len(), 2);
 }
@@ -52,9 +58,18 @@ async fn messages_that_do_not_fit_the_state_change_nothing() {
     let (a, b) = (Client::new(&enclave, &lying).await, Client::new(&enclave, &lying).await);
     let epoch = lying.until_vacant().await;
     let wrong = [
-        Epoch { number: epoch.number - 1, ..epoch.clone() },
-        Epoch { number: epoch.number + 1, ..epoch.clone() },
-        Epoch { boot_id: vec![7; 16].into(), ..epoch.clone() },
+        Epoch {
+            number: epoch.number - 1,
+            ..epoch.clone()
+        },
+        Epoch {
+            number: epoch.number + 1,
+            ..epoch.clone()
+        },
+        Epoch {
+            boot_id: vec![7; 16].into(),
+            ..epoch.clone()
+        },
     ];
 
     assert!(!lying.drain(epoch.clone()).await.applied, "there is nothing to drain");

@@ -91,27 +91,76 @@ fn drafts(client: &Client, other: &Client) -> Vec<(&'static str, Vec<u8>)> {
         ("another commitment", draft(&|draft| draft.header.dek_commit[0] ^= 1)),
         ("an edited life", flipped(3 + 16 + 8 + 3)),
         ("a first chunk that was changed", flipped(outer + 100)),
-        ("a chunk in the middle that was changed", flipped(outer + chunks[0].len() + 20_000)),
+        (
+            "a chunk in the middle that was changed",
+            flipped(outer + chunks[0].len() + 20_000),
+        ),
         ("a final chunk that was changed", flipped(good.m1().len() - 1)),
-        ("chunks in another order", [good.outer(), chunks[0].clone(), chunks[2].clone(), chunks[1].clone(), chunks[3..].concat()].concat()),
-        ("a chunk that is missing", [good.outer(), chunks[0].clone(), chunks[2..].concat()].concat()),
-        ("no final chunk", [good.outer(), chunks[..chunks.len() - 1].concat()].concat()),
+        (
+            "chunks in another order",
+            [
+                good.outer(),
+                chunks[0].clone(),
+                chunks[2].clone(),
+                chunks[1].clone(),
+                chunks[3..].concat(),
+            ]
+            .concat(),
+        ),
+        (
+            "a chunk that is missing",
+            [good.outer(), chunks[0].clone(), chunks[2..].concat()].concat(),
+        ),
+        (
+            "no final chunk",
+            [good.outer(), chunks[..chunks.len() - 1].concat()].concat(),
+        ),
         ("bytes after the final chunk", [good.m1(), vec![0]].concat()),
-        ("an expired credential", credential(&|said| (said.not_before, said.not_after) = (UnixTime(now().0 - 100), UnixTime(now().0 - 10)))),
-        ("a credential of tomorrow", credential(&|said| (said.not_before, said.not_after) = (now().plus(600), now().plus(700)))),
-        ("a credential for too long", credential(&|said| said.not_after = said.not_before.plus(3601))),
-        ("a credential for another cluster", credential(&|said| said.audience = "elsewhere".to_owned())),
-        ("a credential for another model", credential(&|said| said.models = vec![cloister_attestation::ModelDigest::from_bytes([9; 32])])),
-        ("a credential of another tenant", draft(&|draft| draft.credential = other.tenant.credential.to_bytes())),
-        ("another tenant under this tenant's name", draft(&|draft| {
-            draft.tenant = other.tenant.id();
-            draft.credential = other.tenant.credential.to_bytes();
-            draft.signer = copy(&other.tenant.member);
-        })),
+        (
+            "an expired credential",
+            credential(&|said| (said.not_before, said.not_after) = (UnixTime(now().0 - 100), UnixTime(now().0 - 10))),
+        ),
+        (
+            "a credential of tomorrow",
+            credential(&|said| (said.not_before, said.not_after) = (now().plus(600), now().plus(700))),
+        ),
+        (
+            "a credential for too long",
+            credential(&|said| said.not_after = said.not_before.plus(3601)),
+        ),
+        (
+            "a credential for another cluster",
+            credential(&|said| said.audience = "elsewhere".to_owned()),
+        ),
+        (
+            "a credential for another model",
+            credential(&|said| said.models = vec![cloister_attestation::ModelDigest::from_bytes([9; 32])]),
+        ),
+        (
+            "a credential of another tenant",
+            draft(&|draft| draft.credential = other.tenant.credential.to_bytes()),
+        ),
+        (
+            "another tenant under this tenant's name",
+            draft(&|draft| {
+                draft.tenant = other.tenant.id();
+                draft.credential = other.tenant.credential.to_bytes();
+                draft.signer = copy(&other.tenant.member);
+            }),
+        ),
         ("another tenant's id", draft(&|draft| draft.tenant = other.tenant.id())),
-        ("a credential that is none", draft(&|draft| draft.credential = vec![0x80])),
-        ("another member's signature", draft(&|draft| draft.signer = SigningKey::generate().expect("a key"))),
-        ("padding that is not zero", draft(&|draft| *draft.message.last_mut().expect("a byte") = 1)),
+        (
+            "a credential that is none",
+            draft(&|draft| draft.credential = vec![0x80]),
+        ),
+        (
+            "another member's signature",
+            draft(&|draft| draft.signer = SigningKey::generate().expect("a key")),
+        ),
+        (
+            "padding that is not zero",
+            draft(&|draft| *draft.message.last_mut().expect("a byte") = 1),
+        ),
         ("a message that is none", draft(&|draft| draft.message[0] = 7)),
         ("no version that is known", flipped(0)),
     ]
@@ -135,7 +184,10 @@ async fn refusals_cannot_be_told_apart() {
         ("a content encoding", vec![plain[0], ("content-encoding", "gzip")]),
         ("an identity encoding", vec![plain[0], ("content-encoding", "identity")]),
         ("another media type", vec![("content-type", "application/json")]),
-        ("a media type with a parameter", vec![("content-type", "application/vnd.cloister.request.v1; a=b")]),
+        (
+            "a media type with a parameter",
+            vec![("content-type", "application/vnd.cloister.request.v1; a=b")],
+        ),
         ("no media type", vec![]),
     ] {
         seen.push((what, refused(&lying, &good(), &headers).await));
@@ -146,7 +198,11 @@ async fn refusals_cannot_be_told_apart() {
         assert_eq!(refusal, first, "{what}");
         assert_eq!(*left, 0, "{what}: refused before all of it was read");
     }
-    assert_eq!(enclave.batches().assert_exclusive().batches, 0, "nothing reached the engine");
+    assert_eq!(
+        enclave.batches().assert_exclusive().batches,
+        0,
+        "nothing reached the engine"
+    );
 
     // What was wrong was wrong for the reason that is named: without it the request is answered.
     let stated = PolicyHash::from_bytes([0; 32]);

@@ -1,47 +1,88 @@
 //! Tenants at once, and a scheduler that grants and drains at random.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
+use bytes::Bytes;
 use cloister_proto::{Epoch, LeaseState};
 use cloister_session::{TenantId, record::ErrorCode};
 use cloister_tests::{
     enclave::{Enclave, Setup},
     forge::Draft,
     lying::Lying,
+    real::{self, RealEngine},
     rng::Rng,
     site::Site,
     tenant::{Client, chat, stream},
 };
 use futures::future::join_all;
 use http_body_util::BodyExt;
-use serde_json::json;
-use tokio::task::JoinSet;
+use serde_json::{Value, json};
+use tokio::{sync::watch, task::JoinSet, time::sleep};
 
 /// A fast 8B model, slow enough for requests to be in one batch.
 const FAST: &[&str] = &["--profile", "8b-h100", "--faults", r#"{"slow": 0.15}"#];
 const TENANTS: usize = 3;
-/// Requests under way per tenant.
-const CLIENTS: usize = 5;
-/// Epochs after which it is enough.
-const EPOCHS: u64 = 25;
-/// Control messages at least.
-const MESSAGES: usize = 2000;
+
+/// How much of it there is.
+#[derive(Clone, Copy)]
+struct Weather {
+    /// Requests under way per tenant.
+    clients: usize,
+    /// Epochs after which it is enough, if there were as many control messages, too.
+    epochs: u64,
+    messages: usize,
+    /// Words of a prompt, at most.
+    words: u64,
+    /// Length of most answers, and of a few that are longer, in units of [`TENANTS`] tokens.
+    answer: u64,
+    long_answer: u64,
+    /// Answers that an epoch has before its drain: else a random walk would end most of them at once.
+    answers: usize,
+    /// Between two rounds of control messages, so that the engine has processors left.
+    pace: Duration,
+}
+
+/// Thousands of messages in seconds.
+const SIMULATED: Weather = Weather {
+    clients: 5,
+    epochs: 25,
+    messages: 2000,
+    words: 30,
+    answer: 4,
+    long_answer: 100,
+    answers: 8,
+    pace: Duration::ZERO,
+};
+/// What two processors can do with a real model.
+const REAL: Weather = Weather {
+    clients: 2,
+    epochs: 5,
+    messages: 200,
+    words: 3,
+    answer: 3,
+    long_answer: 20,
+    answers: 2,
+    pace: Duration::from_millis(30),
+};
 
 /// What all parts of the storm share.
 struct Storm {
+    weather: Weather,
     lying: Lying,
     clients: Vec<Client>,
-    over: AtomicBool,
+    /// Holder of the lease, and whether the storm is over.
+    now: watch::Sender<(Bytes, bool)>,
     /// Requests to send once more.
     sent: Mutex<Vec<Vec<u8>>>,
-    /// Tenant of each epoch, by the receipts.
-    tenants: Mutex<HashMap<u64, TenantId>>,
+    /// Tenant of each epoch, and its answers, by the receipts.
+    epochs: Mutex<HashMap<u64, (TenantId, usize)>>,
     complete: AtomicUsize,
     refused: AtomicUsize,
     preempted: AtomicUsize,
@@ -55,7 +96,15 @@ impl Storm {
     }
 
     fn is_over(&self) -> bool {
-        self.over.load(Ordering::Acquire)
+        self.now.borrow().1
+    }
+
+    /// Waits until a tenant holds the lease. Most of its requests would be refused before.
+    async fn until_held(&self, client: &Client) {
+        let reference = client.reference();
+        let mut now = self.now.subscribe();
+        let held = now.wait_for(|(holder, over)| *over || holder.as_ref() == reference.as_bytes());
+        held.await.expect("the storm");
     }
 
     /// One request of a tenant: good, relabelled, or one that was sent before.
@@ -78,15 +127,31 @@ impl Storm {
                 self.lying.refused(&draft.m1()).await;
             }
             kind => {
-                let tokens = 2 + rng.below(12) as u32;
-                let prompt = format!("{} of {number}", "words ".repeat(rng.below(30) as usize));
-                let body = if kind < 6 { chat(&prompt, tokens) } else { stream(&prompt, tokens) };
+                let longest = if rng.below(12) == 0 {
+                    self.weather.long_answer
+                } else {
+                    self.weather.answer
+                };
+                // The rest tells whose it is, where the engine shows no salts.
+                let tokens = (1 + rng.below(longest)) as u32 * TENANTS as u32 + number as u32;
+                let prompt = format!(
+                    "{} of {number}",
+                    "words ".repeat(rng.below(self.weather.words) as usize)
+                );
+                let body = if kind < 6 {
+                    chat(&prompt, tokens)
+                } else {
+                    stream(&prompt, tokens)
+                };
+                if rng.below(5) > 0 {
+                    self.until_held(client).await;
+                }
                 self.good(client, &body, rng).await;
             }
         }
     }
 
-    async fn good(&self, client: &Client, body: &serde_json::Value, rng: &mut Rng) {
+    async fn good(&self, client: &Client, body: &Value, rng: &mut Rng) {
         let (sealed, opener) = client.seal(body);
         if rng.below(4) == 0 {
             self.sent.lock().expect("a lock").push(sealed.bytes.clone());
@@ -100,8 +165,11 @@ impl Storm {
         let answer = exchange.finish().await;
         let receipt = &answer.receipt;
         assert_eq!((receipt.tenant_id, receipt.distinct_tenants), (client.tenant.id(), 1));
-        let before = self.tenants.lock().expect("a lock").insert(receipt.epoch, receipt.tenant_id);
-        assert!(before.is_none_or(|tenant| tenant == receipt.tenant_id), "two tenants in epoch {}", receipt.epoch);
+        let mut epochs = self.epochs.lock().expect("a lock");
+        let (tenant, answers) = epochs.entry(receipt.epoch).or_insert((receipt.tenant_id, 0));
+        assert_eq!(*tenant, receipt.tenant_id, "two tenants in epoch {}", receipt.epoch);
+        *answers += 1;
+        drop(epochs);
         match answer.error {
             None => self.count(&self.complete),
             // Replays may overtake the original.
@@ -119,7 +187,13 @@ impl Storm {
             rng.pick(&sent).clone()
         };
         // Sealed or refused: nobody here can open it. It must end.
-        self.lying.post(&bytes).await.into_body().collect().await.expect("an end");
+        self.lying
+            .post(&bytes)
+            .await
+            .into_body()
+            .collect()
+            .await
+            .expect("an end");
     }
 
     /// Messages of control, of which few fit the state.
@@ -131,8 +205,14 @@ impl Storm {
             known.push(now.clone());
             let expect = match rng.below(6) {
                 0 => rng.pick(&known).clone(),
-                1 => Epoch { number: now.number.saturating_add(1 + rng.below(3)), ..now },
-                2 => Epoch { boot_id: vec![rng.below(256) as u8; 16].into(), ..now },
+                1 => Epoch {
+                    number: now.number.saturating_add(1 + rng.below(3)),
+                    ..now
+                },
+                2 => Epoch {
+                    boot_id: vec![rng.below(256) as u8; 16].into(),
+                    ..now
+                },
                 _ => now,
             };
             let tenant = self.clients[rng.below(TENANTS as u64) as usize].reference();
@@ -149,13 +229,17 @@ impl Storm {
                 }
                 assert!(status.state() != LeaseState::Failed, "{status:?}");
             }
+            sleep(self.weather.pace).await;
         }
     }
 
-    /// Whether the lease has seen an answer: else a random walk would end most of them at once.
+    /// Whether the lease has lasted for a few answers.
     fn enough(&self, status: &cloister_proto::LeaseStatus) -> bool {
         let number = status.epoch.as_ref().map_or(0, |epoch| epoch.number);
-        self.tenants.lock().expect("a lock").contains_key(&number)
+        let epochs = self.epochs.lock().expect("a lock");
+        epochs
+            .get(&number)
+            .is_some_and(|(_, answers)| *answers >= self.weather.answers)
     }
 
     async fn watch(&self) {
@@ -163,26 +247,32 @@ impl Storm {
         lying
             .until("many epochs", |status| {
                 let number = status.epoch.as_ref().map_or(0, |epoch| epoch.number);
-                number >= EPOCHS && self.messages.load(Ordering::Relaxed) >= MESSAGES
+                let held = status.state() == LeaseState::Held;
+                let holder = if held { status.tenant_ref.clone() } else { Bytes::new() };
+                let over =
+                    number >= self.weather.epochs && self.messages.load(Ordering::Relaxed) >= self.weather.messages;
+                self.now.send_replace((holder, over));
+                over
             })
             .await;
-        self.over.store(true, Ordering::Release);
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn no_step_holds_two_tenants_whatever_the_scheduler_does() {
-    let lease = json!({"drainCapMillis": 60, "uploadTimeoutMillis": 5000});
-    let enclave = Enclave::start(&Site::new(), &Setup::simulator(FAST).with(&json!({"lease": lease}))).await;
+/// Starts all parts of the storm in front of `enclave`, and `beside` it, and waits for its end.
+async fn rage<F>(enclave: &Enclave, weather: Weather, beside: impl FnOnce(Arc<Storm>) -> F) -> Arc<Storm>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
     let lying = enclave.lying().await;
-    let clients = join_all((0..TENANTS).map(|_| Client::new(&enclave, &lying))).await;
+    let clients = join_all((0..TENANTS).map(|_| Client::new(enclave, &lying))).await;
     let mut rng = Rng::seeded("storm", 0x5eed);
     let storm = Arc::new(Storm {
+        weather,
         lying,
         clients,
-        over: AtomicBool::new(false),
+        now: watch::Sender::default(),
         sent: Mutex::default(),
-        tenants: Mutex::default(),
+        epochs: Mutex::default(),
         complete: AtomicUsize::new(0),
         refused: AtomicUsize::new(0),
         preempted: AtomicUsize::new(0),
@@ -190,7 +280,7 @@ async fn no_step_holds_two_tenants_whatever_the_scheduler_does() {
         applied: AtomicUsize::new(0),
     });
     let mut tasks = JoinSet::new();
-    for number in (0..TENANTS).cycle().take(TENANTS * CLIENTS) {
+    for number in (0..TENANTS).cycle().take(TENANTS * weather.clients) {
         let (storm, mut rng) = (Arc::clone(&storm), rng.fork());
         tasks.spawn(async move {
             while !storm.is_over() {
@@ -204,29 +294,90 @@ async fn no_step_holds_two_tenants_whatever_the_scheduler_does() {
     }
     let watcher = Arc::clone(&storm);
     tasks.spawn(async move { watcher.watch().await });
+    tasks.spawn(beside(Arc::clone(&storm)));
     while let Some(ended) = tasks.join_next().await {
         // The first failure ends all: the others would wait for ever.
         ended.expect("a part of the storm failed");
     }
+    storm
+}
 
-    let load = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
+impl Storm {
+    /// The storm was one: answers, refusals, changes of the lease, and much that was refused as nonsense.
+    fn sum_up(&self) -> usize {
+        let load = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
+        let epochs = self.epochs.lock().expect("a lock").len();
+        println!(
+            "{epochs} epochs with receipts; {} answers, {} refusals, {} preempted; {} of {} messages applied",
+            load(&self.complete),
+            load(&self.refused),
+            load(&self.preempted),
+            load(&self.applied),
+            load(&self.messages),
+        );
+        assert!(load(&self.complete) > 0 && load(&self.refused) > 0);
+        assert!(load(&self.applied) < load(&self.messages));
+        epochs
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_step_holds_two_tenants_whatever_the_scheduler_does() {
+    let lease = json!({"drainCapMillis": 60, "uploadTimeoutMillis": 5000});
+    let enclave = Enclave::start(&Site::new(), &Setup::simulator(FAST).with(&json!({"lease": lease}))).await;
+    let storm = rage(&enclave, SIMULATED, |_| async {}).await;
     let shown = enclave.batches().assert_exclusive();
-    let tenants = storm.tenants.lock().expect("a lock");
     println!(
-        "{} epochs, {} salts, {} batches of up to {}; {} answers, {} refusals, {} preempted; {} of {} messages applied",
-        tenants.len(),
+        "{} salts, {} batches of up to {}",
         shown.salts.len(),
         shown.batches,
-        shown.most,
-        load(&storm.complete),
-        load(&storm.refused),
-        load(&storm.preempted),
-        load(&storm.applied),
-        load(&storm.messages),
+        shown.most
     );
-    // The storm was one: batches were shared, leases changed, and most of what the scheduler said was nonsense.
-    assert!(shown.most >= 2 && load(&storm.complete) > 0 && load(&storm.refused) > 0);
-    assert!(load(&storm.applied) < load(&storm.messages));
-    assert!(shown.salts.len() >= 5 && tenants.len() >= 5);
-    assert!(tenants.len() >= shown.salts.len(), "an epoch that reached the engine has no receipt");
+    let epochs = storm.sum_up();
+    assert!(shown.most >= 2 && shown.salts.len() >= 5);
+    assert!(
+        epochs >= shown.salts.len(),
+        "an epoch that reached the engine has no receipt"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_real_engines_slots_never_hold_two_tenants() {
+    let Some(engine) = RealEngine::find() else { return };
+    let _turn = real::turn().await;
+    let lease = json!({"drainCapMillis": 200, "uploadTimeoutMillis": 5000});
+    let enclave = Enclave::start(&Site::new(), &Setup::real(&engine).with(&json!({"lease": lease}))).await;
+    let slots = enclave.engine();
+    let samples = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&samples);
+    let storm = rage(&enclave, REAL, |storm| async move {
+        while !storm.is_over() {
+            let Some(slots) = slots.slots().await else { continue };
+            let tenants: HashSet<u64> = slots.iter().filter_map(tenant_of_slot).collect();
+            assert!(tenants.len() < 2, "two tenants in the slots: {slots:?}");
+            seen.fetch_add(usize::from(!tenants.is_empty()), Ordering::Relaxed);
+        }
+    })
+    .await;
+    storm.sum_up();
+    assert!(samples.load(Ordering::Relaxed) > 0, "no slot was seen at work");
+
+    // After a switch all slots are empty: no work, and no tokens.
+    let status = storm.lying.status().await;
+    if status.state() == LeaseState::Held {
+        storm.lying.drain(status.epoch.expect("an epoch")).await;
+    }
+    storm.lying.until_vacant().await;
+    let slots = enclave.engine().slots().await.expect("slots");
+    assert_eq!(slots.len(), 4);
+    for slot in slots {
+        assert_eq!(slot["is_processing"], false, "{slot}");
+        assert_eq!(slot["n_prompt_tokens"].as_u64().unwrap_or(0), 0, "{slot}");
+    }
+}
+
+/// Whose request a slot works on; none for an idle one and for the enclave's own probes.
+fn tenant_of_slot(slot: &Value) -> Option<u64> {
+    let tokens = slot.pointer("/params/n_predict")?.as_u64()?;
+    (slot["is_processing"] == true && tokens >= TENANTS as u64).then_some(tokens % TENANTS as u64)
 }

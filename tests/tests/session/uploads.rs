@@ -47,7 +47,11 @@ async fn an_upload_that_takes_too_long_is_refused_and_holds_no_lease() {
     for length in [0, 500, 40_000] {
         let upload = upload(&lying);
         if length > 0 {
-            upload.pieces.send(Bytes::copy_from_slice(&sealed.bytes[..length])).await.expect("sent");
+            upload
+                .pieces
+                .send(Bytes::copy_from_slice(&sealed.bytes[..length]))
+                .await
+                .expect("sent");
         }
         let refusal = refusal(upload.response.await.expect("a response")).await;
         assert!(!refusal.is_retryable(), "{length}");
@@ -69,11 +73,17 @@ async fn a_slow_upload_holds_the_lease_no_longer_than_the_drain_cap() {
     let mut uploads = Vec::new();
     for m1 in [&sealed.bytes, &wrong] {
         let upload = upload(&lying);
-        upload.pieces.send(Bytes::copy_from_slice(&m1[..m1.len() / 2])).await.expect("sent");
+        upload
+            .pieces
+            .send(Bytes::copy_from_slice(&m1[..m1.len() / 2]))
+            .await
+            .expect("sent");
         uploads.push(upload);
     }
     // Both hold a permit, so the load shows.
-    lying.until("both uploads", |status| status.load() != cloister_proto::Load::Idle).await;
+    lying
+        .until("both uploads", |status| status.load() != cloister_proto::Load::Idle)
+        .await;
     assert!(lying.drain(epoch.clone()).await.applied);
     assert_eq!(lying.status().await.state(), LeaseState::Draining);
     let next = lying.until_vacant().await;
