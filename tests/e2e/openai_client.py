@@ -267,7 +267,7 @@ def sampling() -> None:
     equal(create(max_tokens=openai.NOT_GIVEN, max_completion_tokens=1).usage.completion_tokens, 1, "tokens")
 
 
-@test(backs=backs(CHAT, "Images", "`data:` URIs, where the engine has vision; SmolLM2 has not, and says so. Remote images are refused"))
+@test(backs=backs(CHAT, "Images", "refused: SmolLM2 has no vision, and remote images are refused with any model"))
 def images() -> None:
     pixel = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
     for url in [f"data:image/png;base64,{pixel}", "https://example.com/cat.png"]:

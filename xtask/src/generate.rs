@@ -1,6 +1,6 @@
 //! `cargo xtask gen`: everything checked in that a program writes, or that has to agree with the code.
 
-use crate::{args::Arguments, claims, error::Result, process, workspace::cargo};
+use crate::{args::Arguments, claims, compatibility, error::Result, process, workspace::cargo};
 
 /// One example per generator: package and name. Each takes `--check` and then only compares.
 const GENERATORS: &[(&str, &str)] = &[("cloister-proto", "generate")];
@@ -19,5 +19,6 @@ pub(crate) fn main(mut arguments: Arguments) -> Result<()> {
         command.args(check.then_some("--check"));
         process::stage(&format!("generator of {package}"), || process::run(&mut command))?;
     }
+    process::stage("compatibility table", || compatibility::generate(check))?;
     process::stage("tests named in SECURITY.md", claims::check)
 }

@@ -4,6 +4,7 @@ mod args;
 mod assets;
 mod bench;
 mod claims;
+mod compatibility;
 mod dependencies;
 mod error;
 mod generate;
@@ -31,6 +32,7 @@ cargo xtask up       run everything on this machine and serve the OpenAI API on 
     --padding on|off         fixed-size records at a fixed rate (on)
     --state DIR              keys, configurations and logs; kept afterwards
                              (without it a temporary folder, removed after a clean stop)
+    --built                  use the programs as they are, without building them
 cargo xtask test     run the tests
     --tier NAME              quick (minutes, no model), default (as CI) or full (hours)
     --only NAME              rust, or python: the tests with the official client

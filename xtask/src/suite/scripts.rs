@@ -1,10 +1,10 @@
 //! Tests in Python, each a script in `tests/e2e` that uses the official client against a running deployment.
 //!
 //! A script may name the deployment it wants in a line `# up: --tenants 2 --engine simulator` (the options of
-//! `cargo xtask up`); scripts that want the same share one. It finds the OpenAI API in `CLOISTER_BASE_URL`, those of all
-//! tenants in `CLOISTER_BASE_URLS` (separated by spaces) and the folder of keys, configurations and logs in
-//! `CLOISTER_STATE`. Its last line on standard output is `N passed, N failed`, and `, N skipped` if there are any;
-//! reasons are lines `skipped: REASON`.
+//! `cargo xtask up`, or `none`); scripts that want the same share one. It finds the OpenAI API in `CLOISTER_BASE_URL`,
+//! those of all tenants in `CLOISTER_BASE_URLS` (separated by spaces), the folder of keys, configurations and logs in
+//! `CLOISTER_STATE`, and the program behind `cargo xtask` in `CLOISTER_XTASK`. Its last line on standard output is
+//! `N passed, N failed`, and `, N skipped` if there are any; reasons are lines `skipped: REASON`.
 
 use std::{
     collections::BTreeMap,
@@ -20,13 +20,14 @@ use crate::{
     assets,
     error::{Context, Result, bail},
     up::{Deployment, Interrupts, Options, Parts},
-    workspace::root,
+    workspace::{programs, root},
 };
 
 /// A script that hangs is ended after this many seconds.
 const LIMIT_SECONDS: &str = "900";
 
 const WANTED: &str = "# up:";
+const NONE: &str = "none";
 
 /// Runs all scripts.
 ///
@@ -42,11 +43,15 @@ pub(super) fn run(report: &mut Report) -> Result<()> {
     for (options, scripts) in scripts {
         let mut running = None;
         for script in scripts {
+            if options == NONE {
+                report.counts += script_in(None, &script, &client, &mut report.skipped)?;
+                continue;
+            }
             let mut deployment = match running.take() {
                 Some(deployment) => deployment,
                 None => start(&options)?,
             };
-            let counts = script_in(&deployment, &script, &client, &mut report.skipped);
+            let counts = script_in(Some(&deployment), &script, &client, &mut report.skipped);
             if !counts.as_ref().is_ok_and(|counts| counts.failed == 0) {
                 deployment.keep_state();
             }
@@ -104,10 +109,14 @@ fn by_deployment(folder: &Path) -> Result<BTreeMap<String, Vec<PathBuf>>> {
     Ok(scripts)
 }
 
-fn script_in(deployment: &Deployment, script: &Path, client: &Path, skipped: &mut Vec<String>) -> Result<Counts> {
+fn script_in(
+    deployment: Option<&Deployment>,
+    script: &Path,
+    client: &Path,
+    skipped: &mut Vec<String>,
+) -> Result<Counts> {
     let name = script.file_name().unwrap_or_default().to_string_lossy().into_owned();
     eprintln!("script {name}");
-    let base_urls = deployment.base_urls();
     let mut command = Command::new("timeout");
     command
         .args(["--kill-after=10", LIMIT_SECONDS, "python3"])
@@ -115,9 +124,15 @@ fn script_in(deployment: &Deployment, script: &Path, client: &Path, skipped: &mu
         .current_dir(root())
         .env("PYTHONPATH", client)
         .env("PYTHONUNBUFFERED", "1")
-        .env("CLOISTER_BASE_URL", base_urls.first().map_or("", String::as_str))
-        .env("CLOISTER_BASE_URLS", base_urls.join(" "))
-        .env("CLOISTER_STATE", deployment.state());
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env("CLOISTER_XTASK", programs()?.join("xtask"));
+    if let Some(deployment) = deployment {
+        let base_urls = deployment.base_urls();
+        command
+            .env("CLOISTER_BASE_URL", base_urls.first().map_or("", String::as_str))
+            .env("CLOISTER_BASE_URLS", base_urls.join(" "))
+            .env("CLOISTER_STATE", deployment.state());
+    }
     let mut closing = None;
     let success = lines(&mut command, |line| {
         println!("{line}");

@@ -151,7 +151,7 @@ impl Options {
                 Some(other) => return Err(Error::usage(format!("--padding cannot be {other:?}: on or off"))),
             },
             state: arguments.value("--state")?,
-            built: false,
+            built: arguments.flag("--built"),
         };
         for (name, value, most) in [
             ("--tenants", options.tenants, MAX_TENANTS),
@@ -210,6 +210,7 @@ mod tests {
         let options = parse("").unwrap();
         assert_eq!(options.port.map(NonZeroU16::get), Some(8080));
         assert_eq!((options.tenants, options.replicas, options.padding), (1, 1, true));
+        assert!(!options.built && parse("--built").unwrap().built);
         assert_eq!(options.engine, EngineKind::LlamaCpp);
         assert_eq!(options.on_free_ports().port, None);
     }
