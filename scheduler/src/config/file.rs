@@ -25,7 +25,8 @@ const DEFAULT_IDLE: Duration = Duration::from_secs(120);
 const DEFAULT_KEYS_PER_MINUTE: u32 = 240;
 const DEFAULT_EVIDENCE_PER_MINUTE: u32 = 60;
 const DEFAULT_STREAMS: u32 = 512;
-/// Ten thousand waiting requests then hold 160 MB at most, and an upload gets 16 KiB per round trip.
+/// A waiting request holds two of them at most: what was read for its outer part, and what arrived after that. Ten thousand hold
+/// 370 MB, whatever the size of their bodies, and an upload gets 16 KiB per round trip.
 const DEFAULT_WINDOW: u32 = 16 * 1024;
 /// Requests at once per lease; below the streams that an enclave allows on one connection.
 const DEFAULT_MAX_IN_FLIGHT: usize = 64;

@@ -27,7 +27,7 @@ const REAL_WORDS: usize = 250;
 /// Most tokens of an answer; the simulator's have exactly as many.
 const TOKENS: u32 = 48;
 /// Pairs before those that count.
-const WARM_UP: usize = 2;
+const WARM_UP: usize = 1;
 /// Arguments of both simulators: the latencies of an 8B model on one H100.
 const PROFILE: [&str; 4] = ["--profile", "8b-h100", "--output-tokens", "48"];
 
@@ -75,7 +75,7 @@ pub(crate) async fn real(report: &mut Report, pairs: usize) {
     let chain = Chain::start(&enclave, 1, &options()).await;
     let mut prompts = Prompts::new(REAL_WORDS);
     let mut sealed = Connection::tcp(chain.proxies[0].address).await;
-    let mut direct = Connection::unix(&enclave.runtime_dir().join("engine/engine.sock")).await;
+    let mut direct = Connection::unix(enclave.runtime_dir().join("engine/engine.sock")).await;
     let measured = interleave(&mut sealed, &mut direct, &mut prompts, pairs).await;
     tell(
         report,

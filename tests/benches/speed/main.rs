@@ -40,7 +40,7 @@ struct Counts {
 const FULL: Counts = Counts {
     pairs: 200,
     padded_pairs: 40,
-    real_pairs: 30,
+    real_pairs: 20,
     cold: 10,
     processor_rounds: 20,
     processor_batch: 25,
