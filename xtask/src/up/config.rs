@@ -46,6 +46,8 @@ pub(super) struct Engine {
     /// What is measured as the engine's image.
     image: PathBuf,
     model: PathBuf,
+    /// Whether it can be kept from the enclave's memory.
+    confined: bool,
 }
 
 /// What `cloister-enclave measure` says of an enclave's configuration, each in hexadecimal digits.
@@ -56,6 +58,8 @@ pub(super) struct Measurement {
     /// Digest of the model's files.
     pub(super) model_digest: String,
     engine_image: String,
+    /// Digest of everything that decides how a prompt is computed.
+    workload_digest: String,
     /// Digest of the root certificate of the simulated trusted execution environment.
     simulated_root: String,
 }
@@ -96,6 +100,7 @@ pub(super) fn enclave(number: u16, port: u16, state: &State, runtime: &Path, eng
             "args": engine.arguments,
             "image": engine.image,
             "uid": FIRST_ENGINE_UID.saturating_add(number),
+            "danger": { "weakConfinement": !engine.confined },
         },
         "tee": { "simulated": { "dir": state.join("tee") } },
         "lease": { "drainCapMillis": DRAIN_CAP_MILLIS, "uploadTimeoutMillis": UPLOAD_TIMEOUT_MILLIS },
@@ -141,7 +146,7 @@ pub(super) fn proxy(port: u16, ports: &Ports, state: &State, tenant: &TenantFile
 }
 
 /// Which enclaves the tenants trust: this program with this engine and model, on a SIMULATED environment.
-pub(super) fn policy(measured: &Measurement) -> Value {
+pub(super) fn policy(measured: &Measurement, engine: &Engine) -> Value {
     json!({
         "tees": ["simulated"],
         // What the simulated environment says of its processor, firmware and initial data.
@@ -153,8 +158,10 @@ pub(super) fn policy(measured: &Measurement) -> Value {
             "engineImages": [measured.engine_image],
             "models": { MODEL_NAME: measured.model_digest },
             "switchIsolation": "reset",
+            // Any other argument, variable or program makes another workload.
+            "digests": [measured.workload_digest],
         },
-        "danger": { "simulatedTee": measured.simulated_root },
+        "danger": { "simulatedTee": measured.simulated_root, "weakConfinement": !engine.confined },
     })
 }
 
@@ -175,24 +182,26 @@ impl Engine {
     /// # Errors
     ///
     /// The Python interpreter is not found.
-    pub(super) fn llama_cpp(wheel: PathBuf, model: PathBuf, replicas: u16) -> Result<Self> {
+    pub(super) fn llama_cpp(wheel: PathBuf, model: PathBuf, replicas: u16, confined: bool) -> Result<Self> {
         Ok(Self {
             kind: "llamacpp",
             program: interpreter()?,
             arguments: llama_cpp_arguments(cores(), replicas),
             image: wheel,
             model,
+            confined,
         })
     }
 
     /// The simulator `program`; `model` is any file, which stands for the model that it has not got.
-    pub(super) fn simulator(program: PathBuf, model: PathBuf) -> Self {
+    pub(super) fn simulator(program: PathBuf, model: PathBuf, confined: bool) -> Self {
         Self {
             kind: "simulator",
             program: None,
             arguments: Vec::new(),
             image: program,
             model,
+            confined,
         }
     }
 }
@@ -243,6 +252,7 @@ impl Measurement {
             measurement: field("measurement")?,
             model_digest: field("modelDigest")?,
             engine_image: field("engineImage")?,
+            workload_digest: field("workloadDigest")?,
             simulated_root: field("simulatedRoot")?,
         })
     }
@@ -272,7 +282,15 @@ mod tests {
         );
         let error = Measurement::parse(r#"{"measurement":"01"}"#).unwrap_err().to_string();
         assert!(error.contains("modelDigest"), "{error}");
-        let text = yaml(&policy(&measured)).unwrap();
+        let engine = |confined| Engine::simulator("engine".into(), "model".into(), confined);
+        let text = yaml(&policy(&measured, &engine(true))).unwrap();
+        assert!(text.contains("digests:\n  - '02'"), "{text}");
+        assert!(text.contains("weakConfinement: false"), "{text}");
+        assert!(
+            yaml(&policy(&measured, &engine(false)))
+                .unwrap()
+                .contains("weakConfinement: true")
+        );
         assert!(
             text.contains("simulatedTee: '05'"),
             "digits are text, not a number: {text}"

@@ -3,7 +3,7 @@
 use std::{
     ffi::OsString,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use super::{
@@ -29,6 +29,8 @@ const READY_POLL: Duration = Duration::from_millis(200);
 const GRACE: Duration = Duration::from_secs(3);
 /// Member credentials live for an hour.
 const RENEWAL: Duration = Duration::from_secs(30 * 60);
+/// How often the wall clock is looked at, which goes on while the machine sleeps and other clocks do not.
+const RENEWAL_POLL: Duration = Duration::from_secs(60);
 
 /// Every program of Cloister, running and answering. Dropping it stops them.
 pub(crate) struct Deployment {
@@ -37,7 +39,7 @@ pub(crate) struct Deployment {
     folder: PathBuf,
     base_urls: Vec<String>,
     tenants: Tenants,
-    renew_at: Instant,
+    renew_at: SystemTime,
     interrupts: Interrupts,
 }
 
@@ -77,7 +79,7 @@ impl Deployment {
                 .map(|port| format!("http://127.0.0.1:{port}/v1"))
                 .collect(),
             tenants,
-            renew_at: Instant::now() + RENEWAL,
+            renew_at: SystemTime::now() + RENEWAL,
             interrupts,
         };
         for planned in plan {
@@ -129,14 +131,13 @@ impl Deployment {
     /// A process died, or credentials cannot be renewed.
     pub(crate) fn supervise(&mut self) -> Result<()> {
         loop {
-            let rest = self.renew_at.saturating_duration_since(Instant::now());
-            if self.interrupts.wait(rest) == Event::Stop {
+            if self.interrupts.wait(RENEWAL_POLL) == Event::Stop {
                 return Ok(());
             }
             self.check_children()?;
-            if self.renew_at <= Instant::now() {
+            if self.renew_at <= SystemTime::now() {
                 self.tenants.renew()?;
-                self.renew_at = Instant::now() + RENEWAL;
+                self.renew_at = SystemTime::now() + RENEWAL;
             }
         }
     }
@@ -251,14 +252,15 @@ impl Parts {
 /// Makes identities and configurations, and says what is to be started, in this order.
 fn set_up(options: &Options, ports: &Ports, parts: Parts, state: &State) -> Result<(Tenants, Vec<Planned>)> {
     let programs = &parts.programs;
+    let confined = identities::confined(programs)?;
     let engine = match parts.engine {
-        EngineFiles::LlamaCpp { wheel, model } => Engine::llama_cpp(wheel, model, options.replicas)?,
+        EngineFiles::LlamaCpp { wheel, model } => Engine::llama_cpp(wheel, model, options.replicas, confined)?,
         EngineFiles::Simulator => {
             let model = state.write(
                 "simulated-model",
                 "The simulator has no model; this file has a digest.\n",
             )?;
-            Engine::simulator(programs.engine_simulator.clone(), model)
+            Engine::simulator(programs.engine_simulator.clone(), model, confined)
         }
     };
     identities::infrastructure(state, programs)?;
@@ -289,7 +291,7 @@ fn set_up(options: &Options, ports: &Ports, parts: Parts, state: &State) -> Resu
         bail!("a deployment has at least one enclave")
     };
     let tenants = Tenants::create(state, programs, options.tenants, &measured)?;
-    state.write("policy.yaml", &config::yaml(&config::policy(&measured))?)?;
+    state.write("policy.yaml", &config::yaml(&config::policy(&measured, &engine))?)?;
     planned(
         "scheduler".to_owned(),
         &programs.scheduler,

@@ -57,6 +57,19 @@ pub(super) fn measure(programs: &Programs, config: &Path) -> Result<Measurement>
     )?)
 }
 
+/// Whether an engine can be kept from the enclave's memory; if not, says so.
+///
+/// # Errors
+///
+/// The enclave's program does not start.
+pub(super) fn confined(programs: &Programs) -> Result<bool> {
+    let confined = process::output(tool(&programs.enclave).arg("confinement"))?.trim_end() == "full";
+    if !confined {
+        eprintln!("the engine is NOT confined: it could read the enclave's memory; run as root to have it confined");
+    }
+    Ok(confined)
+}
+
 /// The tenants of a deployment, and how their credentials are renewed.
 #[derive(Debug)]
 pub(super) struct Tenants {
