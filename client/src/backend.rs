@@ -44,7 +44,7 @@ pub trait Attempt: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// See [`crate::failure::Code`]; `retryable` says whether another attempt can help.
+    /// See [`crate::failure::Code`]; `retryable` and `may_have_run` say what another attempt can do.
     async fn attempt(&self, call: &Call) -> Result<Answer, Failure>;
 }
 

@@ -102,6 +102,8 @@ async fn requests(State(scheduler): Handled, headers: HeaderMap, body: Bytes) ->
             response.headers_mut().insert("retry-after", "9".parse().unwrap());
             return response;
         }
+        Err(failure) if failure.code == Code::UpstreamFailed => return refused(502, "upstream_failed", true),
+        Err(failure) if failure.code == Code::UpstreamTimeout => std::future::pending().await,
         Err(_) => return refused(409, "unknown_key", true),
     };
     Response::builder()
@@ -190,12 +192,14 @@ async fn set() -> Set {
         timeouts: Timeouts {
             connect: 10 * second,
             queue: 30 * second,
+            first_byte: 30 * second,
             idle: 30 * second,
         },
         retries: RetryPolicy {
             attempts: 2,
             base: Duration::from_millis(1),
             max: second,
+            after_execution: false,
         },
     };
     Set { cluster, config, dir }
@@ -265,6 +269,29 @@ async fn what_the_scheduler_refuses_reaches_the_client() {
         answer.starts_with("HTTP/1.1 502") && answer.contains("answer_not_authentic"),
         "{answer}"
     );
+}
+
+#[tokio::test]
+async fn what_may_have_run_is_not_sent_again() {
+    let mut set = set().await;
+    set.config.timeouts.queue = Duration::from_secs(1);
+    set.config.timeouts.first_byte = Duration::from_millis(1);
+    let proxy = set.start_proxy().await;
+    for (code, answered) in [
+        (Code::UpstreamFailed, "HTTP/1.1 502"),
+        (Code::UpstreamTimeout, "HTTP/1.1 504"),
+    ] {
+        // After the lie the scheduler would answer.
+        set.cluster.lie([Lie::Refuse(code)]);
+        let answer = exchange(proxy, CHAT.0, CHAT.1, CHAT.2).await;
+        assert!(answer.starts_with(answered), "{answer}");
+        assert!(answer.contains("x-should-retry: false\r\n"), "{answer}");
+    }
+    set.config.retries.after_execution = true;
+    let proxy = set.start_proxy().await;
+    set.cluster.lie([Lie::Refuse(Code::UpstreamFailed)]);
+    let answer = exchange(proxy, CHAT.0, CHAT.1, CHAT.2).await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
 }
 
 #[tokio::test]

@@ -124,8 +124,12 @@ pub struct Failure {
     pub code: Code,
     /// What failed, where, and what to do.
     pub message: Cow<'static, str>,
-    /// Whether the same call may succeed when sent again.
+    /// Whether the same call may succeed when sent again, and provably did not run: no enclave took it, or the enclave says
+    /// that it was preempted.
     pub retryable: bool,
+    /// Whether the call may have run, or may still be running, and only its answer is lost. A new attempt may succeed, and may run
+    /// the call a second time: who asks for that decides about it.
+    pub may_have_run: bool,
     /// How long to wait before that.
     pub retry_after: Option<Duration>,
     /// The parameter at fault.
@@ -164,13 +168,22 @@ impl Failure {
             code,
             message: message.into(),
             retryable: false,
+            may_have_run: false,
             retry_after: None,
             param: None,
             rate_limit: None,
         }
     }
 
-    /// A failure that may pass.
+    /// A failure after which nobody here knows whether the call ran.
+    pub fn uncertain(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            may_have_run: true,
+            ..Self::new(code, message)
+        }
+    }
+
+    /// A failure that may pass, of a call that did not run.
     pub fn retryable(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
         Self {
             retryable: true,

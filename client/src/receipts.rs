@@ -39,7 +39,7 @@ struct ReceiptFile {
     receipt: String,
     /// The same as COSE_Sign1, base64, for other tools.
     cose: String,
-    /// For people; the signed receipt is what counts.
+    /// Copies for people; the signed receipt is what counts, and others are refused.
     request_hash: Sha256Digest,
     response_hash: Sha256Digest,
     /// Name of the evidence file, in the same directory.
@@ -91,6 +91,20 @@ pub enum ReceiptFileError {
     /// The receipt is not signed by the enclave of the evidence.
     #[error("{0}")]
     Receipt(#[from] ReceiptError),
+    /// The file says something else beside the receipt than the receipt itself.
+    #[error("{path}: {field} is not that of the signed receipt: the file was changed")]
+    Edited {
+        /// The file.
+        path: PathBuf,
+        /// The field.
+        field: &'static str,
+    },
+    /// The evidence is not what its file is named after.
+    #[error("{path}: not what it is named after: the file was changed")]
+    EditedEvidence {
+        /// The file.
+        path: PathBuf,
+    },
     /// The receipt speaks of another enclave than the evidence.
     #[error("the receipt names another enclave, boot, workload, model or TEE than the evidence proves")]
     OtherEnclave,
@@ -134,7 +148,7 @@ impl ReceiptStore {
     pub fn save(&self, ended: &Ended, attested: &Attested) -> Result<(), FileError> {
         let receipt = &ended.receipt;
         let evidence = evidence_file(attested);
-        let name = format!("evidence-{}.json", hex::encode(digest(&SHA256, evidence.as_bytes())));
+        let name = evidence_name(evidence.as_bytes());
         match files::create_secret(&self.directory.join(&name), evidence.as_bytes()) {
             Ok(()) | Err(FileError::Exists(_)) => {}
             Err(error) => return Err(error),
@@ -157,7 +171,7 @@ impl ReceiptStore {
     }
 }
 
-/// Verifies a saved receipt: the evidence under the policy at the time of its appraisal, the receipt's signature by the enclave
+/// Verifies a saved receipt: that all that the files repeat is the same, the evidence under the policy at the time of its appraisal, the receipt's signature by the enclave
 /// that the evidence proves, that both speak of the same enclave, and that the evidence held when the receipt was signed.
 ///
 /// Who keeps the files could have chosen an old nonce, so the receipt convinces a third party only as far as that party
@@ -180,6 +194,9 @@ pub fn verify_file(path: &Path, policy: &AppraisalPolicy) -> Result<VerifiedRece
         .ok_or_else(|| format(path, "a receipt file"))?;
     let evidence_path = beside(path, &file.evidence).ok_or_else(|| format(path, "a receipt file"))?;
     let bytes = files::read_public(&evidence_path, MAX_EVIDENCE_FILE)?;
+    if evidence_name(&bytes) != file.evidence {
+        return Err(ReceiptFileError::EditedEvidence { path: evidence_path });
+    }
     let side: EvidenceFile = from_json(&bytes).ok_or_else(|| format(&evidence_path, "an evidence file"))?;
     let json = STANDARD
         .decode(&side.evidence)
@@ -187,12 +204,34 @@ pub fn verify_file(path: &Path, policy: &AppraisalPolicy) -> Result<VerifiedRece
     let evidence = Evidence::from_json(&json)?;
     let attestation = appraise(&evidence, side.nonce.as_bytes(), UnixTime(side.appraised_at), policy)?;
     let receipt = signed.verify(attestation.identity_key())?;
+    check_copies(path, &file, &signed, &receipt)?;
     check_same(&receipt, &attestation)?;
     Ok(VerifiedReceipt {
         receipt,
         attestation,
         signed,
     })
+}
+
+/// People and other tools read the copies: they are of what was signed.
+fn check_copies(
+    path: &Path,
+    file: &ReceiptFile,
+    signed: &SignedReceipt,
+    receipt: &Receipt,
+) -> Result<(), ReceiptFileError> {
+    let copies = [
+        ("cose", file.cose == STANDARD.encode(signed.to_cose())),
+        ("requestHash", file.request_hash == receipt.request_hash),
+        ("responseHash", file.response_hash == receipt.response_hash),
+    ];
+    match copies.into_iter().find(|(_, same)| !same) {
+        Some((field, _)) => Err(ReceiptFileError::Edited {
+            path: path.to_owned(),
+            field,
+        }),
+        None => Ok(()),
+    }
 }
 
 fn check_same(receipt: &Receipt, attestation: &AttestationResult) -> Result<(), ReceiptFileError> {
@@ -280,6 +319,11 @@ impl fmt::Display for VerifiedReceipt {
 
 /// Longest time that an answer takes, seconds.
 const MAX_ANSWER_SECONDS: u64 = 3600;
+
+/// Names an evidence file after its content, so that a file of that name never has to be written twice.
+fn evidence_name(content: &[u8]) -> String {
+    format!("evidence-{}.json", hex::encode(digest(&SHA256, content)))
+}
 
 fn evidence_file(attested: &Attested) -> String {
     to_json(&EvidenceFile {

@@ -1,4 +1,7 @@
 //! Bounded retries, each with a new seal and a new request id, and only while the client has seen nothing.
+//!
+//! A sealed request is opened at most once, but each retry is another sealed request: it runs again. So only what provably did
+//! not run is tried again, unless the configuration says otherwise.
 
 use crate::backend::{Answer, Attempt, Call, Piece};
 use crate::failure::{Code, Failure};
@@ -18,6 +21,9 @@ pub struct RetryPolicy {
     pub base: Duration,
     /// Upper bound of every wait. A scheduler that asks for a longer one is not retried here: its answer goes to the client.
     pub max: Duration,
+    /// Whether a call is tried again, too, that may have run: after a timeout, a connection or an answer that broke off, or an engine
+    /// that failed. Each attempt may then cost a whole generation.
+    pub after_execution: bool,
 }
 
 /// A whole answer, verified to its end.
@@ -62,7 +68,7 @@ pub async fn head<A: Attempt + ?Sized>(backend: &A, policy: &RetryPolicy, call: 
     }
 }
 
-/// Answers a call as a whole. Nothing reaches the client before the end, so a cut answer is tried again too.
+/// Answers a call as a whole. Nothing reaches the client before the end, so a cut answer can be tried again too.
 ///
 /// # Errors
 ///
@@ -113,7 +119,7 @@ pub async fn collect(mut answer: Answer) -> Result<Complete, Failure> {
 
 /// An answer that ends without its end.
 pub fn truncated() -> Failure {
-    Failure::retryable(
+    Failure::uncertain(
         Code::AnswerTruncated,
         "the answer was cut off before its authenticated end: do not use what arrived, send the request again",
     )
@@ -121,7 +127,8 @@ pub fn truncated() -> Failure {
 
 /// Waits before the next attempt, or gives the failure back. Returns the number of the next attempt.
 async fn pause(policy: &RetryPolicy, tried: u32, failure: Failure) -> Result<u32, Failure> {
-    if !failure.retryable || tried >= policy.attempts {
+    let allowed = failure.retryable || (failure.may_have_run && policy.after_execution);
+    if !allowed || tried >= policy.attempts {
         return Err(failure);
     }
     let next = tried.saturating_add(1);
@@ -142,6 +149,11 @@ mod tests {
         attempts: 3,
         base: Duration::from_millis(100),
         max: Duration::from_secs(2),
+        after_execution: false,
+    };
+    const AGAIN: RetryPolicy = RetryPolicy {
+        after_execution: true,
+        ..POLICY
     };
 
     fn passing() -> Failure {
@@ -164,19 +176,26 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_cut_whole_answer_is_tried_again() {
-        let script = Script::new([Step::cut("half"), Step::answer("whole")]);
-        let complete = whole(&script, &POLICY, &call()).await.unwrap();
-        assert_eq!(&complete.body[..], b"whole");
-        assert_eq!(script.attempts(), 2);
+    async fn what_may_have_run_is_tried_again_only_if_configured() {
+        let lost = Failure::uncertain(Code::UpstreamTimeout, "silent");
+        let script = || Script::new([Step::Fail(lost.clone()), Step::cut("half"), Step::answer("whole")]);
+        let once = script();
+        assert_eq!(whole(&once, &POLICY, &call()).await.err(), Some(lost.clone()));
+        assert_eq!(head(&script(), &POLICY, &call()).await.err(), Some(lost.clone()));
+        assert_eq!(once.attempts(), 1);
+        let again = script();
+        let complete = whole(&again, &AGAIN, &call()).await.unwrap();
+        assert_eq!((&complete.body[..], again.attempts()), (&b"whole"[..], 3));
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_without_end_is_an_error() {
-        let script = Script::new((0..3).map(|_| Step::cut("half")));
-        let failure = whole(&script, &POLICY, &call()).await.err().unwrap();
-        assert_eq!(failure.code, Code::AnswerTruncated);
-        assert_eq!(script.attempts(), 3);
+        for (policy, attempts) in [(&POLICY, 1), (&AGAIN, 3)] {
+            let script = Script::new((0..3).map(|_| Step::cut("half")));
+            let failure = whole(&script, policy, &call()).await.err().unwrap();
+            assert_eq!(failure.code, Code::AnswerTruncated);
+            assert_eq!(script.attempts(), attempts);
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -32,6 +32,7 @@ pub(super) struct ConfigFile {
 pub(super) struct TimeoutKeys {
     pub(super) connect_seconds: Option<u64>,
     pub(super) queue_seconds: Option<u64>,
+    pub(super) first_byte_seconds: Option<u64>,
     pub(super) idle_seconds: Option<u64>,
 }
 
@@ -41,6 +42,7 @@ pub(super) struct RetryKeys {
     pub(super) attempts: Option<u32>,
     pub(super) base_millis: Option<u64>,
     pub(super) max_millis: Option<u64>,
+    pub(super) after_execution: Option<bool>,
 }
 
 /// One digest, or a list of them while a model is being replaced.

@@ -68,6 +68,13 @@ pub struct ProxyFlags {
         value_name = "S"
     )]
     pub queue_seconds: Option<u64>,
+    /// Time from an enclave's turn to the first byte of its answer, above the scheduler's own limit [default: 345]
+    #[arg(
+        long = "timeouts-first-byte-seconds",
+        env = "CLOISTER_TIMEOUTS_FIRST_BYTE_SECONDS",
+        value_name = "S"
+    )]
+    pub first_byte_seconds: Option<u64>,
     /// Time without a byte of an answer after which it is given up [default: 120]
     #[arg(
         long = "timeouts-idle-seconds",
@@ -88,6 +95,13 @@ pub struct ProxyFlags {
     /// Bound of every wait between attempts [default: 5000]
     #[arg(long = "retries-max-millis", env = "CLOISTER_RETRIES_MAX_MILLIS", value_name = "MS")]
     pub max_millis: Option<u64>,
+    /// Whether to try again, too, what may have run, after a timeout or a broken answer [default: false]
+    #[arg(
+        long = "retries-after-execution",
+        env = "CLOISTER_RETRIES_AFTER_EXECUTION",
+        value_name = "BOOL"
+    )]
+    pub after_execution: Option<bool>,
 }
 
 /// `NAME=DIGEST[+DIGEST]`

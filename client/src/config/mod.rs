@@ -70,7 +70,10 @@ pub struct Timeouts {
     pub connect: Duration,
     /// For an enclave: the time to live that is sealed into a request, 1 to [`MAX_QUEUE_SECONDS`] seconds.
     pub queue: Duration,
-    /// For the next bytes of an answer. Without padding an enclave is silent while it reads a long prompt.
+    /// For the first bytes of an answer, after the queue: an answer that is not streamed comes when all of it is there. Enclaves give
+    /// an answer up after 310 s and schedulers after 330 s, unless configured otherwise, and both say so.
+    pub first_byte: Duration,
+    /// For the next bytes of an answer. Without padding an enclave is silent while its engine is.
     pub idle: Duration,
 }
 
@@ -151,6 +154,12 @@ impl ProxyConfig {
                     MAX_QUEUE_SECONDS,
                     MAX_QUEUE_SECONDS,
                 )?,
+                first_byte: seconds(
+                    "timeouts.firstByteSeconds",
+                    flags.first_byte_seconds.or(file.timeouts.first_byte_seconds),
+                    345,
+                    3600,
+                )?,
                 idle: seconds(
                     "timeouts.idleSeconds",
                     flags.idle_seconds.or(file.timeouts.idle_seconds),
@@ -172,6 +181,7 @@ impl ProxyConfig {
                     5_000,
                     60_000,
                 )?,
+                after_execution: flags.after_execution.or(file.retries.after_execution).unwrap_or(false),
             },
         })
     }

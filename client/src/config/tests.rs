@@ -42,7 +42,8 @@ fn a_file_with_the_required_keys_is_enough() {
     assert_eq!(config.outer_token, PathBuf::from("/etc/token"), "absolute as it is");
     assert_eq!(config.candidates, 2);
     assert_eq!(config.timeouts.queue, Duration::from_secs(120));
-    assert_eq!(config.retries.attempts, 4);
+    assert_eq!(config.timeouts.first_byte, Duration::from_secs(345));
+    assert_eq!((config.retries.attempts, config.retries.after_execution), (4, false));
     assert_eq!(config.models["m"], [DIGEST.parse::<ModelDigest>().unwrap()]);
 }
 
@@ -60,6 +61,8 @@ fn flags_win_over_the_file() {
         "7",
         "--retries-attempts",
         "1",
+        "--retries-after-execution",
+        "true",
         "--models",
         &other,
     ];
@@ -72,7 +75,7 @@ fn flags_win_over_the_file() {
     );
     assert_eq!(config.candidates, 4);
     assert_eq!(config.timeouts.idle, Duration::from_secs(7));
-    assert_eq!(config.retries.attempts, 1);
+    assert_eq!((config.retries.attempts, config.retries.after_execution), (1, true));
     assert_eq!(
         config.models.keys().collect::<Vec<_>>(),
         ["n"],

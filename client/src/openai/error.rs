@@ -9,7 +9,7 @@ use http::{Response, StatusCode};
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// OpenAI's SDKs retry by themselves and look at this header first.
+/// OpenAI's SDKs retry by themselves and look at this header first: `false`, too, when the call may have run.
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit-requests");
 const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining-requests");
@@ -117,6 +117,9 @@ mod tests {
         assert_eq!(response.headers()[REMAINING], "0");
         assert_eq!(response.headers()[RESET], "2s");
         assert_eq!(response.headers()[SHOULD_RETRY], "true");
+
+        let lost = error_response(&Failure::uncertain(Code::UpstreamTimeout, "silent"));
+        assert_eq!(lost.headers()[SHOULD_RETRY], "false", "it may have run");
 
         let response = error_response(&Failure::new(Code::NoEnclave, "none"));
         assert!(!response.headers().contains_key(REMAINING));

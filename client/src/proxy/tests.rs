@@ -25,6 +25,7 @@ fn surface(script: &Arc<Script>) -> Surface {
             attempts: 2,
             base: Duration::from_millis(1),
             max: Duration::from_secs(1),
+            after_execution: true,
         },
         max_in_flight: 4,
     }

@@ -149,9 +149,15 @@ fn sealed_failure(code: ErrorCode) -> Failure {
         ErrorCode::Revoked => Code::EnclaveUnavailable,
     };
     Failure {
-        retryable: code.retryable(),
+        retryable: code.retryable() && !ran(code),
+        may_have_run: code.retryable() && ran(code),
         ..Failure::new(reason, code.message())
     }
+}
+
+/// Whether the engine was left to work on the request as long as it wanted, so that the same may happen again.
+fn ran(code: ErrorCode) -> bool {
+    matches!(code, ErrorCode::EngineFailed | ErrorCode::EngineTimeout)
 }
 
 fn not_authentic() -> Failure {
@@ -169,8 +175,12 @@ mod tests {
     fn every_sealed_error_has_its_failure() {
         for code in ErrorCode::ALL {
             let failure = sealed_failure(code);
-            assert_eq!(failure.retryable, code.retryable());
+            assert_eq!(failure.retryable || failure.may_have_run, code.retryable());
+            assert!(!(failure.retryable && failure.may_have_run));
             assert!(failure.code.status() >= 429, "{code:?} is nothing that the client did");
         }
+        assert!(sealed_failure(ErrorCode::Preempted).retryable);
+        assert!(sealed_failure(ErrorCode::EngineTimeout).may_have_run);
+        assert!(sealed_failure(ErrorCode::EngineFailed).may_have_run);
     }
 }

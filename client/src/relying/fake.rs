@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use cloister_attestation::danger::simulated_policy;
 use cloister_attestation::{
-    AppraisalPolicy, BootId, EnclaveId, Evidence, Measurement, ModelDigest, Sha256Digest, SwitchIsolation, Tee,
-    UnixTime, Workload, binding,
+    AppraisalPolicy, BootId, EnclaveId, EngineConfinement, Evidence, Measurement, ModelDigest, Sha256Digest,
+    SwitchIsolation, Tee, UnixTime, Workload, binding,
 };
 use cloister_enclave_attester::{Attester, SimulatedTee};
 use cloister_session::enclave::{AuthStep, OpenedRequest};
@@ -108,9 +108,8 @@ fn tested() -> &'static Tested {
 
 /// A policy that accepts the enclaves played here.
 pub(crate) fn policy() -> AppraisalPolicy {
-    let models = BTreeMap::from([("m".to_owned(), MODEL)]);
     let measurement = Measurement::from_bytes([9; Measurement::LEN]);
-    simulated_policy(tested().root, measurement, IMAGE, models, SwitchIsolation::Reset)
+    simulated_policy(tested().root, measurement, &workload())
 }
 
 fn workload() -> Workload {
@@ -124,6 +123,7 @@ fn workload() -> Workload {
         served_model_name: "m".into(),
         scrub_method: "reset".into(),
         switch_isolation: SwitchIsolation::Reset,
+        confinement: EngineConfinement::Full,
     }
 }
 

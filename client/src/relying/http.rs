@@ -84,7 +84,8 @@ impl HttpUpstream {
     /// The connection or TLS fails, or something answers that is no scheduler.
     pub async fn health(&self) -> Result<(), Failure> {
         let request = request(Method::GET, "/healthz", Bytes::new())?;
-        let response = self.within(self.timeouts.connect, self.client.send(request)).await?;
+        let exchange = timeout(self.timeouts.connect, self.client.send(request)).await;
+        let response = exchange.map_err(|_| silent())?.map_err(|error| unreachable(&error))?;
         if response.status() == StatusCode::OK {
             return Ok(());
         }
@@ -103,17 +104,6 @@ impl HttpUpstream {
             read_all(response.into_body(), limit).await
         };
         timeout(self.timeouts.connect, exchange).await.map_err(|_| silent())?
-    }
-
-    async fn within<T>(
-        &self,
-        limit: Duration,
-        exchange: impl Future<Output = Result<T, ClientError>>,
-    ) -> Result<T, Failure> {
-        timeout(limit, exchange)
-            .await
-            .map_err(|_| silent())?
-            .map_err(|error| unreachable(&error))
     }
 }
 
@@ -154,9 +144,13 @@ impl Upstream for HttpUpstream {
         let headers = request.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(REQUEST_MEDIA_TYPE));
         headers.insert(AUTHORIZATION, (self.token)()?);
-        // A request may wait its whole time to live, and then as long for its first byte as for any other.
-        let patience = self.timeouts.queue.saturating_add(self.timeouts.idle);
-        let response = accepted(self.within(patience, self.client.send(request)).await?)?;
+        // A request may wait its whole time to live before it is an enclave's turn.
+        let patience = self.timeouts.queue.saturating_add(self.timeouts.first_byte);
+        let exchange = timeout(patience, self.client.send(request)).await;
+        let response = exchange
+            .map_err(|_| lost(silent()))?
+            .map_err(|error| broken(&error))
+            .and_then(accepted)?;
         if !is_sealed(&response) {
             return Err(Failure::new(
                 Code::UpstreamFailed,
@@ -176,7 +170,7 @@ where
         let mut body = body?;
         loop {
             return match timeout(idle, body.frame()).await {
-                Err(_) => Some((Err(silent()), None)),
+                Err(_) => Some((Err(lost(silent())), None)),
                 Ok(None) => None,
                 Ok(Some(Err(_))) => Some((Err(crate::retry::truncated()), None)),
                 Ok(Some(Ok(frame))) => match frame.into_data() {
@@ -269,10 +263,17 @@ fn refusal(status: StatusCode, headers: &HeaderMap) -> Failure {
             Code::UpstreamFailed,
             "the scheduler does not understand this proxy: their versions may not match",
         ),
-        _ => (Code::UpstreamFailed, "the scheduler failed"),
+        _ => (
+            Code::UpstreamFailed,
+            "the scheduler, or the enclave behind it, failed; the request may have run",
+        ),
     };
+    // What this list has a name for did not run, if the scheduler does what it should: it may lie, and then it can as well send a
+    // request that it was given to every candidate by itself. Of a failure without a name nobody says so.
+    let may_have_run = reason == Code::UpstreamFailed && status.is_server_error();
     Failure {
-        retryable: text(RETRYABLE) == Some("true"),
+        retryable: !may_have_run && text(RETRYABLE) == Some("true"),
+        may_have_run,
         retry_after: text(RETRY_AFTER)
             .and_then(|value| value.parse().ok())
             .map(|wait: u64| Duration::from_secs(wait.min(MAX_RETRY_AFTER))),
@@ -287,11 +288,28 @@ fn refusal(status: StatusCode, headers: &HeaderMap) -> Failure {
     }
 }
 
+/// Of a request for keys, evidence or health: it can be repeated, whatever became of it.
 fn unreachable(error: &ClientError) -> Failure {
-    match error {
-        // The request may have been answered; a sealed request is opened at most once, so sending it anew is safe.
-        ClientError::Interrupted { .. } => Failure::retryable(Code::UpstreamFailed, error.to_string()),
-        _ => Failure::retryable(Code::EndpointUnreachable, error.to_string()),
+    let code = if error.is_unprocessed() {
+        Code::EndpointUnreachable
+    } else {
+        Code::UpstreamFailed
+    };
+    Failure::retryable(code, error.to_string())
+}
+
+/// Of a sealed request. Each enclave opens the same one at most once, but a new attempt is sealed anew and runs again.
+fn broken(error: &ClientError) -> Failure {
+    let failure = unreachable(error);
+    if error.is_unprocessed() { failure } else { lost(failure) }
+}
+
+/// The failure of a sealed request that was under way.
+fn lost(failure: Failure) -> Failure {
+    Failure {
+        retryable: false,
+        may_have_run: true,
+        ..failure
     }
 }
 
@@ -332,8 +350,6 @@ mod tests {
             (503, "too_large_to_retry", 503),
             (503, "candidate_unavailable", 503),
             (422, "refused", 502),
-            (502, "upstream_failed", 502),
-            (500, "made_up", 502),
         ] {
             for retryable in [true, false] {
                 let flag = if retryable { "true" } else { "false" };
@@ -344,6 +360,11 @@ mod tests {
                     "{code}"
                 );
             }
+        }
+        for (status, code) in [(502, "upstream_failed"), (500, "made_up"), (503, "")] {
+            let failure = refused(status, &[("cloister-code", code), ("cloister-retryable", "true")]);
+            assert_eq!(failure.code.status(), 502, "{code}");
+            assert!(failure.may_have_run && !failure.retryable, "{code}");
         }
         assert_eq!(refused(429, &[]).code, Code::RateLimitExceeded);
         assert!(!refused(503, &[]).retryable, "not said is no");
@@ -410,7 +431,8 @@ mod tests {
         let (_keep, receiver) = tokio::sync::mpsc::channel::<Result<http_body::Frame<Bytes>, std::io::Error>>(1);
         let body = http_body_util::StreamBody::new(tokio_stream::wrappers::ReceiverStream::new(receiver));
         let mut records = records(body, Duration::from_secs(3));
-        assert_eq!(records.next().await.unwrap().unwrap_err().code, Code::UpstreamTimeout);
+        let failure = records.next().await.unwrap().unwrap_err();
+        assert_eq!((failure.code, failure.may_have_run), (Code::UpstreamTimeout, true));
         assert!(records.next().await.is_none());
     }
 

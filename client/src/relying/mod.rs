@@ -24,6 +24,6 @@ pub use draw::MAX_ATTESTED_PER_DRAW;
 pub use member::{Member, MemberError, MemberFiles};
 pub use party::{RelyingParty, Settings};
 pub use pool::{Candidate, MAX_OFFERED, parse_offered};
-pub use trust::{Attested, ContactError, REATTEST_AFTER, Trust};
+pub use trust::{Attested, ContactError, LAPSES_AFTER, REATTEST_AFTER, Trust};
 pub use upstream::{SealedAnswer, Upstream};
 pub(crate) use watched::Watched;

@@ -14,7 +14,7 @@ use cloister_session::inner::{ApiPath, InnerRequest};
 use cloister_session::receipt::{Receipt, ReceiptError};
 use cloister_session::record::ErrorCode;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -24,8 +24,13 @@ const ONCE: RetryPolicy = RetryPolicy {
     attempts: 1,
     base: Duration::from_millis(1),
     max: Duration::from_millis(1),
+    after_execution: false,
 };
 const TWICE: RetryPolicy = RetryPolicy { attempts: 2, ..ONCE };
+const TWICE_IN_ANY_CASE: RetryPolicy = RetryPolicy {
+    after_execution: true,
+    ..TWICE
+};
 
 struct Set {
     cluster: Arc<FakeCluster>,
@@ -164,7 +169,7 @@ async fn evidence_is_renewed_after_half_an_hour() {
 async fn a_retry_is_sealed_anew() {
     let set = set(1);
     set.cluster.lie([Lie::CutBeforeEnd]);
-    set.ask(&TWICE).await.unwrap();
+    set.ask(&TWICE_IN_ANY_CASE).await.unwrap();
     let seen = set.cluster.seen.lock().unwrap().clone();
     assert_eq!(seen.len(), 2);
     assert_ne!(seen[0].request_id, seen[1].request_id);
@@ -238,6 +243,41 @@ async fn evidence_that_cannot_be_renewed_holds_until_it_ends() {
     set.cluster.lie([Lie::NoEvidence]);
     set.ask(&ONCE).await.unwrap();
     assert_eq!(set.fetches().1, 2);
+}
+
+#[tokio::test]
+async fn evidence_that_is_withheld_lapses_whatever_the_policy_allows() {
+    let mut patient = policy();
+    patient.max_age_seconds = (4 * LAPSES_AFTER).try_into().unwrap();
+    let (cluster, trust) = (FakeCluster::new(1), Trust::new(patient));
+    let (clock, tenant) = (cluster.clock(), TenantRef::from_bytes([2; 16]));
+    let objects = cluster.key_configs(&tenant, &MODEL).await.unwrap();
+    let enclave = *parse_offered(&objects, &tenant, &MODEL).keys().next().unwrap();
+    trust.attest(&*cluster, &tenant, &enclave, clock()).await.ok().unwrap();
+
+    cluster.pass(LAPSES_AFTER - 1);
+    cluster.lie([Lie::NoEvidence]);
+    trust.attest(&*cluster, &tenant, &enclave, clock()).await.ok().unwrap();
+    assert!(trust.known(&enclave, clock()).is_some());
+
+    cluster.pass(1);
+    assert!(trust.known(&enclave, clock()).is_none());
+    cluster.lie([Lie::NoEvidence]);
+    let refused = trust.attest(&*cluster, &tenant, &enclave, clock()).await.err();
+    assert!(matches!(refused, Some(ContactError::Unreachable(_))));
+    trust.attest(&*cluster, &tenant, &enclave, clock()).await.ok().unwrap();
+    assert!(trust.known(&enclave, clock()).is_some(), "renewed");
+}
+
+#[tokio::test]
+async fn a_policy_may_let_evidence_lapse_sooner() {
+    let mut strict = policy();
+    strict.max_age_seconds = 60.try_into().unwrap();
+    let set = set_with(1, strict, &[MODEL]);
+    set.ask(&ONCE).await.unwrap();
+    set.cluster.pass(60);
+    set.cluster.lie([Lie::NoEvidence]);
+    assert_eq!(set.fails().await, Code::UpstreamTimeout);
 }
 
 #[tokio::test]
@@ -386,6 +426,55 @@ async fn dropping_an_answer_drops_the_stream_upstream() {
     assert!(set.receipts().is_empty());
 }
 
+/// Points a receipt to other evidence, which is named as it should be.
+fn with_evidence(receipt: &Path, evidence: &[u8]) {
+    let name = format!("evidence-{}.json", crate::tenant::sha256(evidence));
+    std::fs::write(receipt.with_file_name(&name), evidence).unwrap();
+    edit(receipt, "evidence", &name);
+}
+
+fn edit(receipt: &Path, field: &str, value: &str) {
+    let mut file: serde_json::Value = serde_json::from_slice(&std::fs::read(receipt).unwrap()).unwrap();
+    file[field] = value.into();
+    std::fs::write(receipt, file.to_string()).unwrap();
+}
+
+#[tokio::test]
+async fn a_receipt_file_that_says_more_than_was_signed_is_refused() {
+    let set = set(1);
+    set.ask(&ONCE).await.unwrap();
+    let path = set.receipts().remove(0);
+    let original = std::fs::read(&path).unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&original).unwrap();
+    let cose = json["cose"].as_str().unwrap();
+    let none = "0".repeat(64);
+    for (field, value) in [
+        ("requestHash", none.as_str()),
+        ("responseHash", &none),
+        ("cose", ""),
+        ("cose", &cose[4..]),
+        ("cose", json["receipt"].as_str().unwrap()),
+    ] {
+        edit(&path, field, value);
+        let refused = verify_file(&path, &policy()).err();
+        assert!(
+            matches!(&refused, Some(ReceiptFileError::Edited { field: named, .. }) if *named == field),
+            "{field}: {refused:?}"
+        );
+        std::fs::write(&path, &original).unwrap();
+    }
+    verify_file(&path, &policy()).unwrap();
+
+    let evidence = path.with_file_name(json["evidence"].as_str().unwrap());
+    let mut text = std::fs::read(&evidence).unwrap();
+    text.push(b'\n');
+    std::fs::write(&evidence, text).unwrap();
+    assert!(matches!(
+        verify_file(&path, &policy()),
+        Err(ReceiptFileError::EditedEvidence { .. })
+    ));
+}
+
 #[tokio::test]
 async fn receipts_are_refused_when_anything_does_not_fit() {
     let set = set(1);
@@ -396,17 +485,16 @@ async fn receipts_are_refused_when_anything_does_not_fit() {
         Err(ReceiptFileError::Refused(_))
     ));
 
-    // Another enclave's evidence beside this receipt.
+    // Another enclave's evidence for this receipt.
     let other = set_with(1, policy(), &[MODEL]);
     other.ask(&ONCE).await.unwrap();
     let text = std::fs::read_to_string(&path).unwrap();
     let json: serde_json::Value = serde_json::from_str(&text).unwrap();
-    let evidence = path.with_file_name(json["evidence"].as_str().unwrap());
+    let original = std::fs::read(path.with_file_name(json["evidence"].as_str().unwrap())).unwrap();
     let other_text = std::fs::read_to_string(&other.receipts()[0]).unwrap();
     let other_json: serde_json::Value = serde_json::from_str(&other_text).unwrap();
     let other_evidence = other.receipts()[0].with_file_name(other_json["evidence"].as_str().unwrap());
-    let original = std::fs::read(&evidence).unwrap();
-    std::fs::copy(&other_evidence, &evidence).unwrap();
+    with_evidence(&path, &std::fs::read(other_evidence).unwrap());
     assert!(matches!(
         verify_file(&path, &policy()),
         Err(ReceiptFileError::Receipt(_))
@@ -418,10 +506,10 @@ async fn receipts_are_refused_when_anything_does_not_fit() {
     for moved in [at + 3600, at - 3 * 3600] {
         let mut changed = side.clone();
         changed["appraisedAt"] = moved.into();
-        std::fs::write(&evidence, changed.to_string()).unwrap();
+        with_evidence(&path, changed.to_string().as_bytes());
         assert!(verify_file(&path, &policy()).is_err(), "{moved}");
     }
-    std::fs::write(&evidence, &original).unwrap();
+    with_evidence(&path, &original);
     assert!(verify_file(&path, &policy()).is_ok());
 
     // A changed receipt, and fields that nobody knows.
@@ -444,7 +532,9 @@ async fn a_receipt_of_another_enclave_or_time_is_refused_although_the_key_is_rig
         let mut receipt = good.clone();
         change(&mut receipt);
         let mut file: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-        file["receipt"] = STANDARD.encode(set.cluster.resign(&receipt).to_bytes()).into();
+        let signed = set.cluster.resign(&receipt);
+        file["receipt"] = STANDARD.encode(signed.to_bytes()).into();
+        file["cose"] = STANDARD.encode(signed.to_cose()).into();
         std::fs::write(&path, file.to_string()).unwrap();
         verify_file(&path, &policy()).map(drop)
     };

@@ -9,6 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Evidence older than this is asked for again, seconds.
 pub const REATTEST_AFTER: u64 = 30 * 60;
+/// Evidence that could not be renewed is not used any more at this age, seconds: who withholds new evidence gains no more than
+/// this. A policy's `maxAgeSeconds` holds besides, where it is less.
+pub const LAPSES_AFTER: u64 = 2 * REATTEST_AFTER;
 /// A refused enclave is not asked again for this long, seconds: its evidence would be the same.
 const REFUSED_FOR: u64 = 60;
 /// Enclaves that are remembered. Enclaves come and go with each restart.
@@ -81,10 +84,11 @@ impl Trust {
         self.policy_hash
     }
 
-    /// An enclave that is attested now, without asking it.
+    /// An enclave that is attested now, without asking it: its evidence holds under the policy, and is younger than
+    /// [`LAPSES_AFTER`].
     pub fn known(&self, enclave: &EnclaveId, now: UnixTime) -> Option<Arc<Attested>> {
         match self.known.lock().unwrap_or_else(PoisonError::into_inner).get(enclave) {
-            Some(Known::Accepted(attested)) if attested.peer.is_current(now) => Some(attested.clone()),
+            Some(Known::Accepted(attested)) if is_usable(attested, now) => Some(attested.clone()),
             _ => None,
         }
     }
@@ -179,7 +183,7 @@ impl Trust {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= MAX_REMEMBERED {
             known.retain(|_, known| match known {
-                Known::Accepted(attested) => attested.peer.is_current(now),
+                Known::Accepted(attested) => is_usable(attested, now),
                 Known::Refused { until, .. } => now < *until,
             });
         }
@@ -189,4 +193,9 @@ impl Trust {
         }
         known.insert(enclave, what);
     }
+}
+
+fn is_usable(attested: &Attested, now: UnixTime) -> bool {
+    let appraised_at = attested.peer.result().appraised_at();
+    attested.peer.is_current(now) && now < appraised_at.plus(LAPSES_AFTER)
 }
