@@ -32,7 +32,7 @@ pub(crate) fn check() -> Result<()> {
         if !sources.contains_key(folder) {
             sources.insert(folder, tests_of(&root().join(folder))?);
         }
-        if !sources.get(folder).is_some_and(|source| has_function(source, test)) {
+        if !sources.get(folder).is_some_and(|source| has_test(source, test)) {
             missing.push(format!("{folder}::{test}"));
         }
     }
@@ -77,8 +77,17 @@ fn tests_of(package: &Path) -> Result<String> {
     Ok(text)
 }
 
-fn has_function(source: &str, name: &str) -> bool {
-    source.match_indices(&format!("fn {name}(")).next().is_some()
+/// Whether a function of this name is run as a test: `#[test]` or `#[tokio::test]` is among the attributes above it.
+fn has_test(source: &str, name: &str) -> bool {
+    let head = format!("fn {name}(");
+    let lines: Vec<&str> = source.lines().map(str::trim_start).collect();
+    let is_head = |line: &str| line.strip_prefix("async ").unwrap_or(line).starts_with(&head);
+    let mut heads = (0..lines.len()).filter(|&index| lines.get(index).is_some_and(|line| is_head(line)));
+    heads.any(|index| {
+        let above = lines.iter().take(index).rev();
+        let mut attributes = above.take_while(|line| line.starts_with("#[") || line.starts_with("//"));
+        attributes.any(|line| line.starts_with("#[test]") || line.starts_with("#[tokio::test"))
+    })
 }
 
 #[cfg(test)]
@@ -95,10 +104,18 @@ mod tests {
     }
 
     #[test]
+    fn only_what_is_run_is_a_test() {
+        let source = "#[tokio::test(start_paused = true)]\n// Why.\n#[expect(x)]\nasync fn one() {}\n#[test]\nfn two() {}\n\n#[test]\n\nfn three() {}\n    #[test]\n    fn four(a: u8) {}\nfn five() {}";
+        let found = ["one", "two", "three", "four", "five"].map(|name| has_test(source, name));
+        assert_eq!(found, [true, true, false, true, false]);
+    }
+
+    #[test]
     fn a_test_is_found_by_its_whole_name() {
         let own = tests_of(&root().join("xtask")).unwrap();
-        assert!(has_function(&own, "a_test_is_found_by_its_whole_name"));
-        assert!(!has_function(&own, "a_test_is_found"));
+        assert!(has_test(&own, "a_test_is_found_by_its_whole_name"));
+        assert!(!has_test(&own, "a_test_is_found"));
+        assert!(!has_test(&own, "tests_of"), "a function that is no test");
         assert_eq!(tests_of(&root().join("no/such/package")).unwrap(), "");
     }
 }
