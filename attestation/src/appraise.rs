@@ -72,7 +72,7 @@ pub fn appraise(
         return Err(Refusal::Binding);
     }
     report.check(policy)?;
-    policy.workloads.check(&evidence.workload)?;
+    policy.workloads.check(&evidence.workload, &policy.danger)?;
     Ok(AttestationResult {
         enclave_id,
         boot_id: evidence.boot_id,

@@ -3,10 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::ids::{ModelDigest, Sha256Digest};
+use crate::ids::Sha256Digest;
 use crate::policy::{AppraisalPolicy, Danger, Generation, Measurement, TcbVersion, WorkloadPolicy};
 use crate::tee::Tee;
-use crate::workload::SwitchIsolation;
+use crate::workload::{EngineConfinement, Workload};
 
 /// Generation that the SIMULATED TEE plays.
 pub const SIMULATED_GENERATION: Generation = Generation::Genoa;
@@ -24,15 +24,9 @@ pub const SIMULATED_TCB: TcbVersion = TcbVersion {
 pub const SIMULATED_HOST_DATA: Sha256Digest =
     Sha256Digest::from_bytes(*b"SIMULATED\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0");
 
-/// A policy that accepts one SIMULATED TEE, one measurement, one engine image and the given models, and nothing else.
+/// A policy that accepts one SIMULATED TEE, one measurement and one workload, and nothing else.
 #[must_use]
-pub fn simulated_policy(
-    root: Sha256Digest,
-    measurement: Measurement,
-    engine_image: Sha256Digest,
-    models: BTreeMap<String, ModelDigest>,
-    switch_isolation: SwitchIsolation,
-) -> AppraisalPolicy {
+pub fn simulated_policy(root: Sha256Digest, measurement: Measurement, workload: &Workload) -> AppraisalPolicy {
     AppraisalPolicy {
         tees: BTreeSet::from([Tee::Simulated]),
         allowed_generations: BTreeSet::from([SIMULATED_GENERATION]),
@@ -40,13 +34,15 @@ pub fn simulated_policy(
         measurements: BTreeSet::from([measurement]),
         host_data: BTreeSet::from([SIMULATED_HOST_DATA]),
         workloads: WorkloadPolicy {
-            engine_images: BTreeSet::from([engine_image]),
-            models,
-            switch_isolation,
+            engine_images: BTreeSet::from([workload.engine_image]),
+            models: BTreeMap::from([(workload.served_model_name.clone(), workload.model)]),
+            switch_isolation: workload.switch_isolation,
+            digests: Some(BTreeSet::from([workload.digest()])),
             ..WorkloadPolicy::default()
         },
         danger: Danger {
             simulated_tee: Some(root),
+            weak_confinement: workload.confinement == EngineConfinement::Weak,
             ..Danger::default()
         },
         ..AppraisalPolicy::default()

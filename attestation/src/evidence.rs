@@ -202,7 +202,7 @@ mod tests {
 
     use super::*;
     use crate::ids::ModelDigest;
-    use crate::workload::SwitchIsolation;
+    use crate::workload::{EngineConfinement, SwitchIsolation};
 
     fn evidence() -> Evidence {
         Evidence {
@@ -218,6 +218,7 @@ mod tests {
                 served_model_name: "m".into(),
                 scrub_method: "reset".into(),
                 switch_isolation: SwitchIsolation::Reset,
+                confinement: EngineConfinement::Full,
             },
             nonce: [5; 32],
             cpu: CpuEvidence {

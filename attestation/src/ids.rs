@@ -123,7 +123,7 @@ fixed_bytes!(
     16
 );
 fixed_bytes!(
-    /// SHA-256 of the canonical [workload](crate::ids) description that an enclave was fixed to before it made a key.
+    /// SHA-256 of the canonical [workload](crate::Workload) description that an enclave was fixed to before it made a key.
     WorkloadDigest,
     32
 );

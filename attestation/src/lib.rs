@@ -31,4 +31,4 @@ pub use model::{ManifestError, ModelFile, ModelManifest};
 pub use policy::{AppraisalPolicy, Measurement, PlatformId, PolicyError};
 pub use result::{AttestationResult, AttestedPeer, Expired, Tier};
 pub use tee::{Tee, UnknownTee};
-pub use workload::{SwitchIsolation, Workload, WorkloadError};
+pub use workload::{EngineConfinement, SwitchIsolation, Workload, WorkloadError};

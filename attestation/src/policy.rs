@@ -14,6 +14,7 @@
 //!   models: {smollm2: "<64 hex digits>"}
 //!   forbiddenArguments: ["--slot-save-path"]
 //!   switchIsolation: restart
+//!   digests: ["<64 hex digits>"]
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,9 +25,9 @@ use serde::{Deserialize, Serialize};
 use crate::canonical_json;
 use crate::fixed_bytes;
 use crate::identity::sha256;
-use crate::ids::{ModelDigest, PolicyHash, Sha256Digest};
+use crate::ids::{ModelDigest, PolicyHash, Sha256Digest, WorkloadDigest};
 use crate::tee::Tee;
-use crate::workload::{SwitchIsolation, Workload};
+use crate::workload::{EngineConfinement, SwitchIsolation, Workload};
 
 /// Longest policy in bytes of YAML.
 pub const MAX_POLICY_LEN: usize = 256 * 1024;
@@ -152,6 +153,11 @@ pub struct WorkloadPolicy {
     pub forbidden_arguments: BTreeSet<String>,
     /// Weakest isolation at a switch of tenants; `restart` when left out.
     pub switch_isolation: SwitchIsolation,
+    /// Digests of whole workloads, as `cloister-enclave measure` prints them: with this list a workload that is not on it
+    /// is refused, so that nothing of it can change, no argument, variable, program or version. Without it, arguments and
+    /// variables are held by [`Self::forbidden_arguments`] and by the enclave's own list of harmless ones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub digests: Option<BTreeSet<WorkloadDigest>>,
 }
 
 impl Default for WorkloadPolicy {
@@ -161,6 +167,7 @@ impl Default for WorkloadPolicy {
             models: BTreeMap::new(),
             forbidden_arguments: BTreeSet::new(),
             switch_isolation: SwitchIsolation::Restart,
+            digests: None,
         }
     }
 }
@@ -176,6 +183,9 @@ pub struct Danger {
     /// Accept processors whose firmware did not report that no two addresses of memory are one and the same (BadRAM). Firmware
     /// of version 2 reports never says it.
     pub skip_alias_check: bool,
+    /// Accept enclaves whose engine is not confined: whoever takes over the engine, by a prompt for example, may read the
+    /// keys and prompts of every tenant.
+    pub weak_confinement: bool,
 }
 
 /// A number of the policy with a default and bounds; out of bounds it does not parse.
@@ -281,6 +291,14 @@ pub enum WorkloadRefusal {
     /// An argument or environment variable of the engine is forbidden.
     #[error("the engine runs with {0:?}, which the policy's workloads.forbiddenArguments forbids")]
     ForbiddenArgument(String),
+    /// The workload is not one of those that the policy pins.
+    #[error(
+        "workload {0} is not among the policy's workloads.digests: its arguments, variables, program or version differ"
+    )]
+    Digest(WorkloadDigest),
+    /// The engine is not confined.
+    #[error("the engine's confinement is weak, and the policy's danger.weakConfinement is not set")]
+    WeakConfinement,
     /// The isolation at a switch is too weak.
     #[error("switch isolation is {found}, and the policy's workloads.switchIsolation asks for {least}")]
     SwitchIsolation {
@@ -322,11 +340,11 @@ impl AppraisalPolicy {
 }
 
 impl WorkloadPolicy {
-    /// Checks everything that the policy says of a workload.
+    /// Checks everything that the policy says of a workload, with its weakenings.
     ///
     /// # Errors
     /// [`WorkloadRefusal`] names the first thing that is not allowed.
-    pub fn check(&self, workload: &Workload) -> Result<(), WorkloadRefusal> {
+    pub fn check(&self, workload: &Workload, danger: &Danger) -> Result<(), WorkloadRefusal> {
         if !self.engine_images.contains(&workload.engine_image) {
             return Err(WorkloadRefusal::EngineImage(workload.engine_image));
         }
@@ -351,6 +369,16 @@ impl WorkloadPolicy {
                 found: workload.switch_isolation,
                 least: self.switch_isolation,
             });
+        }
+        if workload.confinement < EngineConfinement::Full && !danger.weak_confinement {
+            return Err(WorkloadRefusal::WeakConfinement);
+        }
+        // Last: the others say better what it is that differs.
+        if let Some(digests) = &self.digests {
+            let found = workload.digest();
+            if !digests.contains(&found) {
+                return Err(WorkloadRefusal::Digest(found));
+            }
         }
         Ok(())
     }

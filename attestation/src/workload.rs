@@ -56,6 +56,55 @@ impl std::str::FromStr for SwitchIsolation {
     }
 }
 
+/// What keeps the engine's process from the rest of the TEE, the enclave's own memory included.
+///
+/// Ordered by strength.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EngineConfinement {
+    /// Nothing that could be relied on: whoever takes over the engine may read what the enclave knows.
+    Weak,
+    /// A user of its own without capabilities, in process, network, IPC and mount namespaces of its own.
+    Full,
+}
+
+impl EngineConfinement {
+    /// The name on the wire: `full` or `weak`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Weak => "weak",
+            Self::Full => "full",
+        }
+    }
+}
+
+impl fmt::Display for EngineConfinement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl<C> Encode<C> for EngineConfinement {
+    fn encode<W: minicbor::encode::Write>(
+        &self,
+        e: &mut minicbor::Encoder<W>,
+        _: &mut C,
+    ) -> Result<(), minicbor::encode::Error<W::Error>> {
+        e.str(self.as_str())?.ok()
+    }
+}
+
+impl<'b, C> Decode<'b, C> for EngineConfinement {
+    fn decode(d: &mut minicbor::Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
+        match d.str()? {
+            "weak" => Ok(Self::Weak),
+            "full" => Ok(Self::Full),
+            _ => Err(minicbor::decode::Error::message("not a confinement")),
+        }
+    }
+}
+
 /// Text that names no kind of isolation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a switch isolation: use reset or restart")]
@@ -81,7 +130,7 @@ impl<'b, C> Decode<'b, C> for SwitchIsolation {
 ///
 /// As deterministic CBOR: a map {0 enclave_version text, 1 engine_kind text, 2 engine_image bstr32, 3 engine_args array
 /// of text, 4 engine_env map of text to text, 5 model bstr32, 6 served_model_name text, 7 scrub_method text,
-/// 8 switch_isolation text (`reset`, `restart`)}; the keys of `engine_env` in the order of RFC 8949 section 4.2.1.
+/// 8 switch_isolation text (`reset`, `restart`), 9 confinement text (`full`, `weak`)}; the keys of `engine_env` in the order of RFC 8949 section 4.2.1.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Workload {
@@ -91,7 +140,7 @@ pub struct Workload {
     /// Kind of engine: `llamacpp`, `vllm`, `simulator`.
     #[n(1)]
     pub engine_kind: String,
-    /// SHA-256 of the engine's image.
+    /// SHA-256 of the engine's image, the program that runs it included.
     #[n(2)]
     pub engine_image: Sha256Digest,
     /// Arguments that the engine is started with, in order.
@@ -112,6 +161,9 @@ pub struct Workload {
     /// What runs between two tenants.
     #[n(8)]
     pub switch_isolation: SwitchIsolation,
+    /// What the engine's process is kept from, at least.
+    #[n(9)]
+    pub confinement: EngineConfinement,
 }
 
 /// Bytes that describe no workload.
@@ -203,6 +255,7 @@ mod tests {
             served_model_name: "smollm2".into(),
             scrub_method: "slot-erase".into(),
             switch_isolation: SwitchIsolation::Reset,
+            confinement: EngineConfinement::Full,
         }
     }
 
@@ -249,7 +302,7 @@ mod tests {
     #[test]
     fn every_field_changes_the_digest() {
         let base = workload().digest();
-        let changes: [fn(&mut Workload); 9] = [
+        let changes: [fn(&mut Workload); 10] = [
             |w| w.enclave_version.push('x'),
             |w| w.engine_kind.push('x'),
             |w| w.engine_image = Sha256Digest::from_bytes([9; 32]),
@@ -259,6 +312,7 @@ mod tests {
             |w| w.served_model_name.push('x'),
             |w| w.scrub_method.push('x'),
             |w| w.switch_isolation = SwitchIsolation::Restart,
+            |w| w.confinement = EngineConfinement::Weak,
         ];
         for (index, change) in changes.iter().enumerate() {
             let mut changed = workload();

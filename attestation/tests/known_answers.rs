@@ -5,21 +5,22 @@ use std::collections::BTreeMap;
 
 use cloister_attestation::binding::{devices_digest, report_data};
 use cloister_attestation::{
-    BootId, IdentityKey, ModelFile, ModelManifest, Sha256Digest, SwitchIsolation, Workload, enclave_id,
+    BootId, EngineConfinement, IdentityKey, ModelFile, ModelManifest, Sha256Digest, SwitchIsolation, Workload,
+    enclave_id,
 };
 
 const MODEL: &str = "6c212c69213099a41b258a905563d3c8c000f1295d5c394fba1075ca63249b19";
 const WORKLOAD: &str = concat!(
-    "a90065302e312e3001686c6c616d61637070025820030303030303030303030303030303030303030303030303030303",
+    "aa0065302e312e3001686c6c616d61637070025820030303030303030303030303030303030303030303030303030303",
     "030303030303826a2d2d6374782d73697a65643430393604a3614261326241426131644c414e4761430558206c212c69",
     "213099a41b258a905563d3c8c000f1295d5c394fba1075ca63249b190667736d6f6c6c6d32076a736c6f742d65726173",
-    "6508657265736574",
+    "6508657265736574096466756c6c",
 );
-const WORKLOAD_DIGEST: &str = "a8bb46e367f6b2194dc860ea75bb8b2eefe720c7d7a9cd9a1865141a358d3980";
-const ENCLAVE_ID: &str = "7c8b6cabca238af3de2d051f64ffed4bdb44e136a44cd52fdc49193158ca2317";
+const WORKLOAD_DIGEST: &str = "d27c59b01d175b5c2d2e6eacbd28fdce35ca692e101f7fb05179c92a4c8a1dc9";
+const ENCLAVE_ID: &str = "5a03ad8756e725e09cad09ddad5bce07ae7f46b8fd8f5a13a3249533baf8ef82";
 const REPORT_DATA: &str = concat!(
-    "f7748e19cf3aeb2775cd0adbea9f7b3c0a2ff70c611509ddd30d44efd0faec02",
-    "38a430c65bfa7d572ec5f3b69350dcd6fc150ab4ad53bf4d58386b651999b882",
+    "45439d6e0a5469aee0ad49d3881d6d2a9bf8f9d71cbe092a75dc6d2c98b6232c",
+    "9be9f5fb9bb76ca71b9a2565885a29c91b1db3f16c0aa8c9eb1a9d50e73663c2",
 );
 
 fn model() -> ModelManifest {
@@ -43,6 +44,7 @@ fn workload() -> Workload {
         served_model_name: "smollm2".into(),
         scrub_method: "slot-erase".into(),
         switch_isolation: SwitchIsolation::Reset,
+        confinement: EngineConfinement::Full,
     }
 }
 

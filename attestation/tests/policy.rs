@@ -21,6 +21,7 @@ workloads:
   models: {{smollm2: "{digest}"}}
   forbiddenArguments: ["--slot-save-path"]
   switchIsolation: reset
+  digests: ["{digest}"]
 maxAgeSeconds: 1800
 minDistinctPlatforms: 2
 "#
@@ -60,7 +61,8 @@ fn defaults_are_the_strict_ones() {
     assert_eq!(policy.max_age_seconds.value(), 3600);
     assert_eq!(policy.min_report_version.value(), 3);
     assert_eq!(policy.min_distinct_platforms.value(), 1);
-    assert!(!policy.danger.skip_alias_check);
+    assert!(!policy.danger.skip_alias_check && !policy.danger.weak_confinement);
+    assert_eq!(policy.workloads.digests, None);
 }
 
 #[test]
@@ -110,7 +112,7 @@ fn the_hash_does_not_depend_on_order_or_spelling() {
 fn the_hash_is_that_of_the_documented_bytes() {
     let canonical = concat!(
         "cloister/v1 appraisal-policy\0",
-        r#"{"allowedGenerations":[],"authorKeyDigests":[],"danger":{"skipAliasCheck":false},"deniedPlatforms":[],"#,
+        r#"{"allowedGenerations":[],"authorKeyDigests":[],"danger":{"skipAliasCheck":false,"weakConfinement":false},"deniedPlatforms":[],"#,
         r#""hostData":[],"idKeyDigests":[],"maxAgeSeconds":3600,"measurements":[],"minDistinctPlatforms":1,"#,
         r#""minReportVersion":3,"minTcb":{},"tees":[],"workloads":{"engineImages":[],"forbiddenArguments":[],"#,
         r#""models":{},"switchIsolation":"restart"}}"#
@@ -123,7 +125,7 @@ fn the_hash_is_that_of_the_documented_bytes() {
 #[test]
 fn every_key_changes_the_hash() {
     let base = parse(&example()).canonical_hash();
-    let changes: [fn(&mut AppraisalPolicy); 18] = [
+    let changes: [fn(&mut AppraisalPolicy); 21] = [
         |p| p.tees.clear(),
         |p| p.allowed_generations.clear(),
         |p| p.min_tcb.clear(),
@@ -141,6 +143,9 @@ fn every_key_changes_the_hash() {
         |p| p.min_distinct_platforms = Default::default(),
         |p| p.danger.simulated_tee = Some(Sha256Digest::from_bytes([0; 32])),
         |p| p.danger.skip_alias_check = true,
+        |p| p.danger.weak_confinement = true,
+        |p| p.workloads.digests = None,
+        |p| p.workloads.digests = Some([].into()),
         |p| p.min_tcb.get_mut(&Generation::Turin).unwrap().fmc = None,
     ];
     let mut seen = vec![base];

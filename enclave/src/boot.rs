@@ -8,7 +8,7 @@ use std::{
 };
 
 use axum::{Router, routing::post};
-use cloister_attestation::{BootId, Measurement, Workload, WorkloadDigest, WorkloadError};
+use cloister_attestation::{BootId, EngineConfinement, Measurement, Workload, WorkloadDigest, WorkloadError};
 use cloister_enclave_attester::{AttesterError, SimulatedTee};
 use cloister_enclave_engine::{
     Changed, Engine, EngineUser, LLAMACPP_LAUNCHER, OwnedEngine, OwnedEngineConfig, Precondition, StartError,
@@ -110,6 +110,12 @@ pub fn measure(config: &Config) -> Result<Measured, BootError> {
         served_model_name: config.model.name.clone(),
         scrub_method: engine.isolation.as_str().to_owned(),
         switch_isolation: config.switch_isolation,
+        // What is allowed, not what this machine happens to give: it is the same wherever it is measured.
+        confinement: if engine.weak_confinement {
+            EngineConfinement::Weak
+        } else {
+            EngineConfinement::Full
+        },
     };
     // What cannot be read back is outside its bounds, and no client would take it.
     Workload::from_cbor(&workload.to_cbor())?;
@@ -141,6 +147,7 @@ fn engine_config(config: &Config) -> OwnedEngineConfig {
         gid: engine.uid,
     };
     owned.isolation = config.switch_isolation;
+    owned.weak_confinement = engine.danger.weak_confinement;
     owned.timeouts.first_byte = Duration::from_millis(engine.first_byte_timeout_millis);
     owned.timeouts.idle = Duration::from_millis(engine.idle_timeout_millis);
     owned

@@ -4,6 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use cloister_enclave_attester::SimulatedTee;
+use cloister_enclave_engine::Confinement;
 use cloister_telemetry::LogFormat;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
@@ -62,6 +63,8 @@ enum Command {
         #[arg(long, env = "CLOISTER_CONFIG")]
         config: PathBuf,
     },
+    /// Prints how far an engine that is started from here would be confined: `full` or `weak`.
+    Confinement,
     /// The SIMULATED TEE of machines without a real one. It protects nothing.
     SimulatedTee {
         #[command(subcommand)]
@@ -84,6 +87,10 @@ pub async fn run(cli: Cli) -> ExitCode {
     let outcome = match cli.command {
         None => serve(cli.serve).await,
         Some(Command::Measure { config }) => print_measurement(&config),
+        Some(Command::Confinement) => {
+            print_confinement();
+            Ok(())
+        }
         Some(Command::SimulatedTee {
             command: SimulatedTeeCommand::Init { dir },
         }) => init_simulated(&dir),
@@ -149,6 +156,7 @@ fn print_measurement(config: &std::path::Path) -> Result<(), Failure> {
     let measured = measure(&config)?;
     let report = json!({
         "measurement": measured.measurement.to_string(),
+        "workload": hex::encode(measured.workload.to_cbor()),
         "workloadDigest": measured.workload.digest().to_string(),
         "modelDigest": measured.workload.model.to_string(),
         "engineImage": measured.workload.engine_image.to_string(),
@@ -156,6 +164,16 @@ fn print_measurement(config: &std::path::Path) -> Result<(), Failure> {
     });
     println!("{report:#}");
     Ok(())
+}
+
+fn print_confinement() {
+    let strongest = Confinement::strongest();
+    if strongest == Confinement::Full {
+        println!("full");
+    } else {
+        println!("weak");
+        eprintln!("missing: {}", strongest.missing());
+    }
 }
 
 fn init_simulated(dir: &std::path::Path) -> Result<(), Failure> {

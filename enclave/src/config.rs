@@ -82,6 +82,18 @@ pub struct EngineConfig {
     /// Longest silence in milliseconds within an answer.
     #[serde(default = "default_idle")]
     pub idle_timeout_millis: u64,
+    /// Weakenings, which clients see.
+    #[serde(default)]
+    pub danger: EngineDanger,
+}
+
+/// Weakenings: a client's policy has to accept each one by name.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct EngineDanger {
+    /// Run an engine that is not kept from the enclave's memory where the enclave has not got the rights to do so (root, and
+    /// the right to make namespaces). Whoever takes over the engine reads every tenant's keys then.
+    pub weak_confinement: bool,
 }
 
 /// Kinds of engine.

@@ -48,6 +48,8 @@ pub struct OwnedEngineConfig {
     pub precondition: Precondition,
     /// Whether the model takes images, for engines that do not say. Such a model is scrubbed by restart only.
     pub vision: bool,
+    /// Whether an engine may run that is not fully confined; it is confined as far as the enclave's rights reach in any case.
+    pub weak_confinement: bool,
     /// Limits of waiting.
     pub timeouts: Timeouts,
 }
@@ -211,6 +213,7 @@ impl OwnedEngineConfig {
             isolation: SwitchIsolation::Reset,
             precondition: Precondition::default(),
             vision: false,
+            weak_confinement: false,
             timeouts: Timeouts::default(),
         }
     }

@@ -66,6 +66,14 @@ pub enum StartError {
     /// The arguments would make the engine keep or share state that no scrub clears.
     #[error(transparent)]
     Forbidden(#[from] ForbiddenArgument),
+    /// The engine could read what the enclave knows.
+    #[error(
+        "the engine cannot be fully confined; missing: {missing}, or accept it with `engine.danger.weakConfinement`, which clients see"
+    )]
+    NotConfined {
+        /// What is missing, and how to get it.
+        missing: &'static str,
+    },
     /// It would be another engine or model than the one that was measured.
     #[error(transparent)]
     Changed(#[from] Changed),

@@ -50,11 +50,15 @@ impl OwnedEngine {
     pub fn new(config: OwnedEngineConfig) -> Result<Self, StartError> {
         check_arguments(&config.operator_arguments)?;
         check_environment(&config.operator_environment)?;
-        let directory = RuntimeDirectory::open(&config)?;
         let confinement = Confinement::strongest();
         if confinement != Confinement::Full {
-            tracing::warn!(missing = confinement.missing(), "the engine is not fully confined");
+            let missing = confinement.missing();
+            if !config.weak_confinement {
+                return Err(StartError::NotConfined { missing });
+            }
+            tracing::warn!(missing, "the engine is not fully confined");
         }
+        let directory = RuntimeDirectory::open(&config)?;
         let uid = match confinement {
             Confinement::Full | Confinement::User => config.user.uid,
             Confinement::Weak => rustix::process::geteuid().as_raw(),

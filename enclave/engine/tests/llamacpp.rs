@@ -55,6 +55,7 @@ async fn running() -> Option<Rig> {
             .into();
         let mut config = OwnedEngineConfig::llamacpp(wheel, model, runtime_dir, arguments);
         config.timeouts = timeouts();
+        config.weak_confinement = true;
         config
     });
     rig.engine.start().await.expect("started");

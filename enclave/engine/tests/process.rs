@@ -303,7 +303,41 @@ async fn a_killed_enclave_takes_its_busy_engine_along() {
     assert!(engine.load().await.expect("a load").is_idle());
 }
 
+/// Without the right to make namespaces, which is taken from a child process of this one.
+#[test]
+fn an_engine_that_cannot_be_confined_is_not_started() {
+    if Confinement::strongest() != Confinement::Full {
+        return without_confinement();
+    }
+    let output = Command::new("setpriv")
+        .args(["--bounding-set=-sys_admin", "--inh-caps=-sys_admin", "--"])
+        .arg(std::env::current_exe().expect("this test"))
+        .args(["--exact", "enclave_without_confinement", "--nocapture", "--ignored"])
+        .output()
+        .expect("it runs");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+}
+
 /// Not a test: the enclave process of the one above.
+#[test]
+#[ignore = "started by an_engine_that_cannot_be_confined_is_not_started"]
+fn enclave_without_confinement() {
+    without_confinement();
+}
+
+fn without_confinement() {
+    assert_ne!(Confinement::strongest(), Confinement::Full);
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut config = simulator_config(directory.path().join("run"), &[]);
+    config.weak_confinement = false;
+    let refused = OwnedEngine::new(config.clone());
+    assert!(matches!(refused, Err(StartError::NotConfined { .. })));
+    config.weak_confinement = true;
+    assert!(OwnedEngine::new(config).is_ok());
+}
+
+/// Not a test: the enclave process of the one above the last.
 #[tokio::test]
 #[ignore = "started by a_killed_enclave_takes_its_busy_engine_along"]
 async fn enclave_process() {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use cloister_attestation::{
-    AttestedPeer, BootId, Evidence, Measurement, ModelDigest, PolicyHash, Sha256Digest, SwitchIsolation, Tee, UnixTime,
+    AttestedPeer, BootId, EngineConfinement, Evidence, Measurement, ModelDigest, PolicyHash, Sha256Digest, SwitchIsolation, Tee, UnixTime,
     Workload, appraise,
     binding::{devices_digest, enclave_id, report_data},
     danger::simulated_policy,
@@ -95,6 +95,7 @@ pub(crate) fn workload() -> Workload {
         served_model_name: "tiny".into(),
         scrub_method: "reset".into(),
         switch_isolation: SwitchIsolation::Reset,
+        confinement: EngineConfinement::Full,
     }
 }
 
@@ -192,9 +193,7 @@ fn attest(identity: &SigningKey, boot_id: BootId) -> AttestedPeer {
     let policy = simulated_policy(
         platform().root,
         Measurement::from_bytes(MEASUREMENT),
-        IMAGE,
-        BTreeMap::from([("tiny".into(), MODEL)]),
-        SwitchIsolation::Reset,
+        &evidence.workload,
     );
     AttestedPeer::new(appraise(&evidence, &nonce, now(), &policy).unwrap(), now()).unwrap()
 }

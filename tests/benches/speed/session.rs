@@ -6,8 +6,8 @@ use std::{
 };
 
 use cloister_attestation::{
-    AttestedPeer, BootId, Evidence, Measurement, ModelDigest, PolicyHash, Sha256Digest, SwitchIsolation, Tee, UnixTime,
-    Workload, appraise,
+    AttestedPeer, BootId, EngineConfinement, Evidence, Measurement, ModelDigest, PolicyHash, Sha256Digest,
+    SwitchIsolation, Tee, UnixTime, Workload, appraise,
     binding::{devices_digest, enclave_id, report_data},
     danger::simulated_policy,
 };
@@ -284,6 +284,7 @@ fn workload() -> Workload {
         served_model_name: "tiny".into(),
         scrub_method: "reset".into(),
         switch_isolation: SwitchIsolation::Reset,
+        confinement: EngineConfinement::Full,
     }
 }
 
@@ -302,7 +303,6 @@ fn attest(identity: &SigningKey, boot_id: BootId, now: UnixTime) -> AttestedPeer
         nonce,
     };
     let measurement = Measurement::from_bytes(MEASUREMENT);
-    let models = [("tiny".into(), MODEL)].into();
-    let policy = simulated_policy(root, measurement, IMAGE, models, SwitchIsolation::Reset);
+    let policy = simulated_policy(root, measurement, &evidence.workload);
     AttestedPeer::new(appraise(&evidence, &nonce, now, &policy).expect("good evidence"), now).expect("fresh evidence")
 }

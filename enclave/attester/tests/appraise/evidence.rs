@@ -4,14 +4,14 @@ use cloister_attestation::identity::sha256;
 use cloister_attestation::policy::{MaxAge, WorkloadRefusal};
 use cloister_attestation::snp::{CertificateRefusal, Role, SimulatedRootRefusal, SnpRefusal};
 use cloister_attestation::{
-    AppraisalPolicy, AttestedPeer, BootId, Evidence, IdentityKey, ModelDigest, Refusal, Sha256Digest, SwitchIsolation,
-    Tee, Tier, UnixTime, appraise,
+    AppraisalPolicy, AttestedPeer, BootId, EngineConfinement, Evidence, IdentityKey, ModelDigest, Refusal,
+    Sha256Digest, SwitchIsolation, Tee, Tier, UnixTime, Workload, appraise,
 };
 use cloister_enclave_attester::Attester;
 
 use crate::support::{
-    ENGINE, MODEL, MODEL_NAME, NOW, certificate, chain_pem, evidence, evidence_by, patched, pem, policy, refused,
-    verdict, with_chain, workload, world,
+    ENGINE, MODEL, MODEL_NAME, NOW, certificate, chain_pem, evidence, evidence_by, patched, pem, policy,
+    policy_by_parts, refused, verdict, with_chain, workload, world,
 };
 
 #[test]
@@ -212,7 +212,55 @@ fn a_weaker_isolation_than_the_policy_asks_for_is_refused() {
     assert_eq!(refusal, WorkloadRefusal::SwitchIsolation { found, least });
     let mut stronger = workload();
     stronger.switch_isolation = SwitchIsolation::Restart;
-    assert!(verdict(&evidence_by(&world().tee, stronger), &policy()).is_ok());
+    assert!(verdict(&evidence_by(&world().tee, stronger), &policy_by_parts()).is_ok());
+}
+
+#[test]
+fn an_engine_that_is_not_confined_is_refused() {
+    let mut weak = workload();
+    weak.confinement = EngineConfinement::Weak;
+    let weak = evidence_by(&world().tee, weak);
+    let mut policy = policy_by_parts();
+    assert_eq!(
+        refused(&weak, &policy),
+        Refusal::Workload(WorkloadRefusal::WeakConfinement)
+    );
+    policy.danger.weak_confinement = true;
+    assert!(verdict(&weak, &policy).is_ok());
+    assert!(verdict(&evidence(), &policy).is_ok());
+}
+
+#[test]
+fn any_other_workload_than_the_pinned_one_is_refused() {
+    let changes: [fn(&mut Workload); 6] = [
+        |w| w.engine_args.push("--threads=2".into()),
+        |w| w.engine_args = vec!["--ctx-size=8192".into()],
+        |w| drop(w.engine_env.insert("OMP_NUM_THREADS".into(), "2".into())),
+        |w| w.enclave_version.push('1'),
+        |w| w.scrub_method = "none".into(),
+        |w| w.switch_isolation = SwitchIsolation::Restart,
+    ];
+    for (index, change) in changes.iter().enumerate() {
+        let mut other = workload();
+        change(&mut other);
+        let (digest, evidence) = (other.digest(), evidence_by(&world().tee, other));
+        let refusal = refused(&evidence, &policy());
+        assert_eq!(refusal, Refusal::Workload(WorkloadRefusal::Digest(digest)), "{index}");
+        assert!(
+            verdict(&evidence, &policy_by_parts()).is_ok(),
+            "{index}: it is the pin that refuses"
+        );
+    }
+    // The program that runs the engine is a part of its image.
+    let mut other = workload();
+    other.engine_image = Sha256Digest::from_bytes([9; 32]);
+    let refusal = refused(&evidence_by(&world().tee, other), &policy());
+    assert!(matches!(refusal, Refusal::Workload(WorkloadRefusal::EngineImage(_))));
+    // A list that names nothing accepts nothing.
+    let mut none = policy();
+    none.workloads.digests = Some([].into());
+    let refusal = refused(&evidence(), &none);
+    assert_eq!(refusal, Refusal::Workload(WorkloadRefusal::Digest(workload().digest())));
 }
 
 // === life of a result ===

@@ -11,8 +11,8 @@ use aws_lc_rs::signature::EcdsaKeyPair;
 use cloister_attestation::identity::sha256;
 use cloister_attestation::snp::{CertificateRefusal, Role, SnpRefusal};
 use cloister_attestation::{
-    AppraisalPolicy, AttestationResult, BootId, CpuEvidence, Evidence, IdentityKey, ModelDigest, Refusal, Sha256Digest,
-    SwitchIsolation, Tee, UnixTime, Workload, appraise, binding, danger,
+    AppraisalPolicy, AttestationResult, BootId, CpuEvidence, EngineConfinement, Evidence, IdentityKey, ModelDigest,
+    Refusal, Sha256Digest, SwitchIsolation, Tee, UnixTime, Workload, appraise, binding, danger,
 };
 use cloister_enclave_attester::simulated::{FILE_NAME, pki};
 use cloister_enclave_attester::{Attester, SimulatedTee};
@@ -75,6 +75,7 @@ pub(crate) fn workload() -> Workload {
         served_model_name: MODEL_NAME.into(),
         scrub_method: "slot-erase".into(),
         switch_isolation: SwitchIsolation::Reset,
+        confinement: EngineConfinement::Full,
     }
 }
 
@@ -101,15 +102,16 @@ pub(crate) fn evidence() -> Evidence {
     evidence_by(&world().tee, workload())
 }
 
-/// A policy that accepts [`evidence`].
+/// A policy that accepts [`evidence`] and nothing else.
 pub(crate) fn policy() -> AppraisalPolicy {
-    danger::simulated_policy(
-        sha256(&[&world().chain.ark]),
-        world().tee.measurement(),
-        ENGINE,
-        BTreeMap::from([(MODEL_NAME.to_owned(), MODEL)]),
-        SwitchIsolation::Reset,
-    )
+    danger::simulated_policy(sha256(&[&world().chain.ark]), world().tee.measurement(), &workload())
+}
+
+/// The same, for whatever workload it lists the parts of.
+pub(crate) fn policy_by_parts() -> AppraisalPolicy {
+    let mut policy = policy();
+    policy.workloads.digests = None;
+    policy
 }
 
 pub(crate) fn verdict(evidence: &Evidence, policy: &AppraisalPolicy) -> Result<AttestationResult, Refusal> {

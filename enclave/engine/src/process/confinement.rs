@@ -27,7 +27,8 @@ pub enum Confinement {
 
 impl Confinement {
     /// The strongest that this process can give: `Full` as root with the right to make namespaces, `User` as root, else `Weak`.
-    pub(crate) fn strongest() -> Self {
+    #[must_use]
+    pub fn strongest() -> Self {
         if !rustix::process::geteuid().is_root() {
             return Self::Weak;
         }
@@ -44,8 +45,9 @@ impl Confinement {
         }
     }
 
-    /// What is missing, for the log.
-    pub(crate) const fn missing(self) -> &'static str {
+    /// What is missing, and how to get it.
+    #[must_use]
+    pub const fn missing(self) -> &'static str {
         match self {
             Self::Full => "nothing",
             Self::User => {

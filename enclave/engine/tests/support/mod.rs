@@ -96,6 +96,8 @@ pub(crate) fn simulator_config(runtime_dir: PathBuf, arguments: &[&str]) -> Owne
     let arguments = defaults.iter().chain(arguments).map(ToString::to_string).collect();
     let mut config = OwnedEngineConfig::simulator(simulator(), runtime_dir, arguments);
     config.timeouts = timeouts();
+    // For those who are not root.
+    config.weak_confinement = true;
     config
 }
 
