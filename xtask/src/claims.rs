@@ -77,7 +77,8 @@ fn tests_of(package: &Path) -> Result<String> {
     Ok(text)
 }
 
-/// Whether a function of this name is run as a test: `#[test]` or `#[tokio::test]` is among the attributes above it.
+/// Whether a function of this name is run as a test: `#[test]` or `#[tokio::test]` is among the attributes above it, `#[ignore]` is
+/// not.
 fn has_test(source: &str, name: &str) -> bool {
     let head = format!("fn {name}(");
     let lines: Vec<&str> = source.lines().map(str::trim_start).collect();
@@ -85,8 +86,9 @@ fn has_test(source: &str, name: &str) -> bool {
     let mut heads = (0..lines.len()).filter(|&index| lines.get(index).is_some_and(|line| is_head(line)));
     heads.any(|index| {
         let above = lines.iter().take(index).rev();
-        let mut attributes = above.take_while(|line| line.starts_with("#[") || line.starts_with("//"));
-        attributes.any(|line| line.starts_with("#[test]") || line.starts_with("#[tokio::test"))
+        let attributes = above.take_while(|line| line.starts_with("#[") || line.starts_with("//"));
+        let has = |name| attributes.clone().any(|line| line.starts_with(name));
+        (has("#[test]") || has("#[tokio::test")) && !has("#[ignore")
     })
 }
 
@@ -105,9 +107,9 @@ mod tests {
 
     #[test]
     fn only_what_is_run_is_a_test() {
-        let source = "#[tokio::test(start_paused = true)]\n// Why.\n#[expect(x)]\nasync fn one() {}\n#[test]\nfn two() {}\n\n#[test]\n\nfn three() {}\n    #[test]\n    fn four(a: u8) {}\nfn five() {}";
-        let found = ["one", "two", "three", "four", "five"].map(|name| has_test(source, name));
-        assert_eq!(found, [true, true, false, true, false]);
+        let source = "#[tokio::test(start_paused = true)]\n// Why.\n#[expect(x)]\nasync fn one() {}\n#[test]\nfn two() {}\n\n#[test]\n\nfn three() {}\n    #[test]\n    fn four(a: u8) {}\nfn five() {}\n#[test]\n#[ignore = \"slow\"]\nfn six() {}";
+        let found = ["one", "two", "three", "four", "five", "six"].map(|name| has_test(source, name));
+        assert_eq!(found, [true, true, false, true, false, false]);
     }
 
     #[test]
