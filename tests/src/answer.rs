@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use cloister_session::{
     inner::ResponseHead,
+    limits::RESPONSE_PREFIX,
     opener::{Ended, Event, OpenError, ResponseOpener},
     receipt::Receipt,
     record::ErrorCode,
@@ -140,4 +141,24 @@ impl Exchange {
         }
         Ok(true)
     }
+}
+
+/// Where the parts of a sealed answer end: its prefix, then each record but the last, which is the end.
+///
+/// # Panics
+/// When it is none.
+#[must_use]
+pub fn ends(m2: &[u8]) -> Vec<usize> {
+    let mut ends = vec![RESPONSE_PREFIX];
+    let mut at = RESPONSE_PREFIX;
+    while let Some(first) = m2.get(at).filter(|first| **first != 0) {
+        let (length, bytes) = match first >> 6 {
+            0 => (usize::from(*first), 1),
+            1 => (usize::from(u16::from_be_bytes([first & 0x3f, m2[at + 1]])), 2),
+            _ => panic!("a chunk that is longer than a record"),
+        };
+        at += bytes + length;
+        ends.push(at);
+    }
+    ends
 }

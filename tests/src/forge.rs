@@ -49,8 +49,9 @@ impl Draft {
     pub fn new(client: &Client, body: &Value) -> Self {
         let (message, bucket) = inner(body).encode().expect("a message");
         let dek = random();
-        let config = client.key.config();
-        let signed = SignedObject::parse(&client.signed.to_bytes()).expect("a signed key");
+        let key = client.key();
+        let config = key.verified.config();
+        let signed = SignedObject::parse(&key.signed.to_bytes()).expect("a signed key");
         let mut request_id = [0; 16];
         request_id.copy_from_slice(&random()[..16]);
         Self {

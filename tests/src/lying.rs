@@ -95,7 +95,11 @@ impl Lying {
     }
 
     /// Waits for a state.
+    ///
+    /// # Panics
+    /// After [`wait::LIMIT`], with the last state.
     pub async fn until(&self, what: &str, mut is: impl FnMut(&LeaseStatus) -> bool) -> LeaseStatus {
+        let mut last = None;
         let watching = async {
             let mut stream = self.watch().await.expect("a stream");
             loop {
@@ -103,9 +107,13 @@ impl Lying {
                 if is(&status) {
                     return status;
                 }
+                last = Some(status);
             }
         };
-        wait::within(what, watching).await
+        match tokio::time::timeout(wait::LIMIT, watching).await {
+            Ok(status) => status,
+            Err(_) => panic!("{what}: not within {:?}; the last state is {last:?}", wait::LIMIT),
+        }
     }
 
     /// Waits until the replica may be leased, and says under which epoch.

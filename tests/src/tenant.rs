@@ -1,6 +1,9 @@
 //! Tenants with one member each, and what they know of an enclave.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    sync::Mutex,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use cloister_attestation::{AttestedPeer, ModelDigest, PolicyHash, UnixTime, appraise};
 use cloister_session::{
@@ -76,27 +79,40 @@ impl Tenant {
 
     /// Asks an enclave for evidence and keys, and appraises both as a relying party does.
     pub async fn trust(self, enclave: &Enclave, lying: &Lying) -> Client {
-        let key = trusted(&self, enclave, lying).await;
+        let trust = Trust::new(&self, enclave, lying).await;
         Client {
             tenant: self,
             policy: enclave.policy().canonical_hash(),
-            signed: key.0,
-            key: key.1,
+            trust: Mutex::new(trust),
         }
     }
 }
 
-async fn trusted(tenant: &Tenant, enclave: &Enclave, lying: &Lying) -> (SignedKeyConfig, VerifiedKeyConfig) {
-    let (nonce, reference) = (random(), tenant.reference());
-    let evidence = lying.evidence(nonce, reference).await;
-    let result = appraise(&evidence, &nonce, now(), enclave.policy()).expect("good evidence");
-    let peer = AttestedPeer::new(result, now()).expect("fresh evidence");
-    // The last one lives longest.
-    let signed = lying.key_configs(reference).await;
-    let live = signed
-        .into_iter()
-        .find_map(|signed| Some((signed.clone(), signed.verify(&peer, &reference, now()).ok()?)));
-    live.expect("a live key")
+/// What a tenant knows of an enclave.
+struct Trust {
+    peer: AttestedPeer,
+    /// Of this window and, in the last minutes of it, of the next.
+    keys: Vec<SignedKeyConfig>,
+}
+
+impl Trust {
+    async fn new(tenant: &Tenant, enclave: &Enclave, lying: &Lying) -> Self {
+        let (nonce, reference) = (random(), tenant.reference());
+        let evidence = lying.evidence(nonce, reference).await;
+        let result = appraise(&evidence, &nonce, now(), enclave.policy()).expect("good evidence");
+        Self {
+            peer: AttestedPeer::new(result, now()).expect("fresh evidence"),
+            keys: lying.key_configs(reference).await,
+        }
+    }
+
+    fn live(&self, reference: &TenantRef) -> Option<Key> {
+        self.keys.iter().find_map(|signed| {
+            let verified = signed.verify(&self.peer, reference, now()).ok()?;
+            let signed = signed.clone();
+            Some(Key { signed, verified })
+        })
+    }
 }
 
 /// What a good credential says.
@@ -113,16 +129,21 @@ pub fn claims(member: &SigningKey, model: ModelDigest) -> MemberCredential {
     }
 }
 
+/// An enclave's key for a tenant.
+pub struct Key {
+    /// As signed.
+    pub signed: SignedKeyConfig,
+    /// As verified.
+    pub verified: VerifiedKeyConfig,
+}
+
 /// A tenant that trusts one enclave, and seals for it.
 pub struct Client {
     /// The tenant.
     pub tenant: Tenant,
     /// Hash of its policy.
     pub policy: PolicyHash,
-    /// The enclave's key as signed.
-    pub signed: SignedKeyConfig,
-    /// The enclave's key.
-    pub key: VerifiedKeyConfig,
+    trust: Mutex<Trust>,
 }
 
 impl Client {
@@ -139,14 +160,33 @@ impl Client {
 
     /// Trusts the enclave anew, after it was restarted.
     pub async fn renew(&mut self, enclave: &Enclave, lying: &Lying) {
-        (self.signed, self.key) = trusted(&self.tenant, enclave, lying).await;
+        self.trust = Mutex::new(Trust::new(&self.tenant, enclave, lying).await);
+    }
+
+    /// The key that is live now.
+    ///
+    /// # Panics
+    /// When there is none: a test that lasts for minutes has to [`refresh`](Self::refresh).
+    #[must_use]
+    pub fn key(&self) -> Key {
+        let trust = self.trust.lock().expect("never poisoned");
+        trust.live(&self.reference()).expect("a live key")
+    }
+
+    /// Fetches the keys again if none is live: windows begin at a random phase, so any test can see one end.
+    pub async fn refresh(&self, lying: &Lying) {
+        let reference = self.reference();
+        if self.trust.lock().expect("never poisoned").live(&reference).is_none() {
+            let keys = lying.key_configs(reference).await;
+            self.trust.lock().expect("never poisoned").keys = keys;
+        }
     }
 
     /// Seals a request.
     #[must_use]
     pub fn seal(&self, body: &Value) -> (SealedRequest, ResponseOpener) {
         seal(&SealRequest {
-            candidates: std::slice::from_ref(&self.key),
+            candidates: &[self.key().verified],
             tenant: self.tenant.id(),
             credential: &self.tenant.credential,
             member: &self.tenant.member,
@@ -160,6 +200,7 @@ impl Client {
 
     /// Seals a request, sends it, and opens the answer as it comes.
     pub async fn ask(&self, lying: &Lying, body: &Value) -> Exchange {
+        self.refresh(lying).await;
         let (sealed, opener) = self.seal(body);
         Exchange::new(lying.post(&sealed.bytes).await, opener)
     }

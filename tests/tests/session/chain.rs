@@ -7,6 +7,7 @@ use cloister_tests::{
     real::{self, RealEngine},
     site::Site,
     tenant::{chat, stream},
+    wait,
 };
 use futures::future::join_all;
 
@@ -42,4 +43,35 @@ async fn eight_streams_of_two_tenants_finish_on_the_real_model() {
     let _turn = real::turn().await;
     let enclave = Enclave::start(&Site::new(), &Setup::real(&engine)).await;
     all_finish(&enclave, 2, 4, 8).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_enclave_that_is_killed_is_an_error_and_then_serves_again() {
+    let setup = Setup::simulator(&["--profile", "8b-h100", "--output-tokens", "100000"]);
+    let mut enclave = Enclave::start(&Site::new(), &setup).await;
+    let mut chain = Chain::start(&enclave, 2, &Options::default()).await;
+    let proxy = chain.proxies[0].address;
+    let streaming = openai::start_chat(proxy, &stream("count", 100_000)).await.begun().await;
+    enclave.child().kill_alone();
+    let cut = streaming.finish().await;
+    assert!(
+        !cut.looks_successful() && (cut.error_code().is_some() || cut.broken),
+        "{cut:?}"
+    );
+    let down = openai::chat(proxy, &chat("hello", 4)).await;
+    assert!(!down.looks_successful() && down.error_code().is_some(), "{down:?}");
+
+    // Other keys, another boot: the proxies find out by themselves.
+    enclave.start_again();
+    for proxy in &chain.proxies {
+        wait::until("a proxy that is ready", || async {
+            let reply = openai::get(proxy.address, "/readyz").await?;
+            reply.status.is_success().then_some(())
+        })
+        .await;
+        let reply = openai::chat(proxy.address, &chat("hello", 4)).await;
+        assert!(reply.looks_successful(), "{reply:?}");
+    }
+    enclave.batches().assert_exclusive();
+    assert!(chain.scheduler.stop().await.success());
 }

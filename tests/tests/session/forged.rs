@@ -13,6 +13,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use cloister_session::{REQUEST_MEDIA_TYPE, RESPONSE_MEDIA_TYPE, TenantRef, limits::RESPONSE_PREFIX};
 use cloister_tests::{
+    answer::ends,
     chain::{Member, Options, Proxy},
     enclave::{Enclave, Setup},
     lying::Lying,
@@ -160,22 +161,6 @@ impl Scene {
 
 fn honest() -> Lie {
     Arc::new(|m2| Lied::Sealed(m2.to_vec()))
-}
-
-/// Where records end: after the prefix, and after each chunk.
-fn ends(m2: &[u8]) -> Vec<usize> {
-    let mut ends = vec![RESPONSE_PREFIX];
-    let mut at = RESPONSE_PREFIX;
-    while let Some(first) = m2.get(at).filter(|first| **first != 0) {
-        let (length, bytes) = match first >> 6 {
-            0 => (usize::from(*first), 1),
-            1 => (usize::from(u16::from_be_bytes([first & 0x3f, m2[at + 1]])), 2),
-            _ => panic!("a chunk that is longer than a record"),
-        };
-        at += bytes + length;
-        ends.push(at);
-    }
-    ends
 }
 
 fn lies(records: usize) -> Vec<(String, Lie)> {

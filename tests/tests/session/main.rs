@@ -6,6 +6,8 @@ mod chain;
 mod faults;
 mod forged;
 mod leases;
+mod measured;
+mod padding;
 mod refusals;
 mod requests;
 mod restart;

@@ -72,7 +72,7 @@ fn drafts(client: &Client, other: &Client) -> Vec<(&'static str, Vec<u8>)> {
         draft.m1()
     };
     let credential = |change: &dyn Fn(&mut MemberCredential)| {
-        let mut said = claims(&client.tenant.member, client.key.config().model);
+        let mut said = claims(&client.tenant.member, client.key().verified.config().model);
         change(&mut said);
         draft(&|draft| draft.credential = client.tenant.root.issue(&said).to_bytes())
     };

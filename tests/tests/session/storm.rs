@@ -105,11 +105,13 @@ impl Storm {
         let mut now = self.now.subscribe();
         let held = now.wait_for(|(holder, over)| *over || holder.as_ref() == reference.as_bytes());
         held.await.expect("the storm");
+        client.refresh(&self.lying).await;
     }
 
     /// One request of a tenant: good, relabelled, or one that was sent before.
     async fn request(&self, number: usize, rng: &mut Rng) {
         let client = &self.clients[number];
+        client.refresh(&self.lying).await;
         match rng.below(10) {
             0 => self.replay(rng).await,
             1 => {
