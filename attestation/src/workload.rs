@@ -146,7 +146,7 @@ pub struct Workload {
     /// Arguments that the engine is started with, in order.
     #[n(3)]
     pub engine_args: Vec<String>,
-    /// Environment that the engine is started with: all of it.
+    /// Environment that the engine is started with: all of it but `PATH`, `LANG`, `HOME` and `TMPDIR`, which are the enclave's.
     #[cbor(n(4), with = "text_map")]
     pub engine_env: BTreeMap<String, String>,
     /// Digest of the model's manifest.

@@ -12,7 +12,7 @@ use cloister_attestation::{BootId, EngineConfinement, Measurement, Workload, Wor
 use cloister_enclave_attester::{AttesterError, SimulatedTee};
 use cloister_enclave_engine::{
     Changed, Engine, EngineUser, LLAMACPP_LAUNCHER, OwnedEngine, OwnedEngineConfig, Precondition, StartError,
-    engine_image_digest,
+    check_environment, engine_image_digest,
 };
 use cloister_enclave_lease::{Limits, Millis};
 use cloister_enclave_openai::FilterOptions;
@@ -93,10 +93,20 @@ pub struct Measured {
 /// # Errors
 /// [`BootError`].
 pub fn measure(config: &Config) -> Result<Measured, BootError> {
-    let engine = engine_config(config);
+    measure_with(config, &engine_config(config)?)
+}
+
+/// The engine's program is `engine`'s own: a name is looked up once, and never again.
+fn measure_with(config: &Config, engine: &OwnedEngineConfig) -> Result<Measured, BootError> {
+    engine
+        .operator_options
+        .check(&engine.operator_arguments)
+        .map_err(StartError::from)?;
+    check_environment(&engine.operator_environment).map_err(StartError::from)?;
     let image = &config.engine.image;
     let launcher = (config.engine.kind == EngineKind::LlamaCpp).then_some(LLAMACPP_LAUNCHER);
-    let engine_image = engine_image_digest(image, launcher).map_err(|source| BootError::Image {
+    let program = engine.program_file()?;
+    let engine_image = engine_image_digest(image, launcher, program.as_deref()).map_err(|source| BootError::Image {
         path: image.clone(),
         source,
     })?;
@@ -125,7 +135,7 @@ pub fn measure(config: &Config) -> Result<Measured, BootError> {
     })
 }
 
-fn engine_config(config: &Config) -> OwnedEngineConfig {
+fn engine_config(config: &Config) -> Result<OwnedEngineConfig, StartError> {
     let (engine, runtime) = (&config.engine, config.runtime_dir.clone());
     let (args, model) = (engine.args.clone(), config.model.path.clone());
     let mut owned = match engine.kind {
@@ -136,10 +146,15 @@ fn engine_config(config: &Config) -> OwnedEngineConfig {
     if let Some(program) = engine.program.as_ref().filter(|_| engine.kind != EngineKind::Simulator) {
         owned.program.clone_from(program);
     }
-    if engine.kind == EngineKind::Simulator {
-        owned
-            .arguments
-            .extend(["--model".to_owned(), config.model.name.clone()]);
+    // The name in requests; the operator cannot give another.
+    let name = match engine.kind {
+        EngineKind::LlamaCpp => None,
+        EngineKind::Simulator => Some("--model"),
+        EngineKind::Vllm => Some("--served-model-name"),
+    };
+    if let Some(option) = name {
+        // In one word, so that no name can be taken for an option.
+        owned.arguments.push(format!("{option}={}", config.model.name));
     }
     owned.operator_environment.clone_from(&engine.env);
     owned.user = EngineUser {
@@ -150,7 +165,17 @@ fn engine_config(config: &Config) -> OwnedEngineConfig {
     owned.weak_confinement = engine.danger.weak_confinement;
     owned.timeouts.first_byte = Duration::from_millis(engine.first_byte_timeout_millis);
     owned.timeouts.idle = Duration::from_millis(engine.idle_timeout_millis);
-    owned
+    if let Some(file) = owned.program_file()? {
+        owned.program = file.to_str().ok_or_else(|| program_name(&file))?.to_owned();
+    }
+    Ok(owned)
+}
+
+fn program_name(file: &Path) -> StartError {
+    StartError::MissingPath {
+        path: file.to_owned(),
+        source: io::Error::new(io::ErrorKind::InvalidData, "its path is not UTF-8"),
+    }
 }
 
 /// An enclave with its engine, not yet serving.
@@ -166,12 +191,12 @@ pub struct Booted {
 /// # Errors
 /// [`BootError`].
 pub fn boot(config: &Config) -> Result<Booted, BootError> {
-    let Measured { workload, measurement } = measure(config)?;
+    let mut engine = engine_config(config)?;
+    let Measured { workload, measurement } = measure_with(config, &engine)?;
     let attester = SimulatedTee::open(&config.tee.simulated.dir, *measurement.as_bytes())?;
     tracing::warn!("the TEE is SIMULATED: it protects nothing");
     let changed = CancellationToken::new();
-    let mut engine = engine_config(config);
-    engine.precondition = unchanged(config, workload.digest(), changed.clone());
+    engine.precondition = unchanged(config, &engine, workload.digest(), changed.clone());
     let engine: Arc<dyn Engine> = Arc::new(OwnedEngine::new(engine)?);
     Ok(Booted {
         enclave: assemble(config, workload, Box::new(attester), Arc::clone(&engine))?,
@@ -273,10 +298,15 @@ fn limits(config: &Config) -> ServeLimits {
 }
 
 /// Holds as long as engine and model, hashed anew, are what was measured. `changed` is cancelled when they are not.
-fn unchanged(config: &Config, workload: WorkloadDigest, changed: CancellationToken) -> Precondition {
-    let config = config.clone();
+fn unchanged(
+    config: &Config,
+    engine: &OwnedEngineConfig,
+    workload: WorkloadDigest,
+    changed: CancellationToken,
+) -> Precondition {
+    let (config, engine) = (config.clone(), engine.clone());
     Precondition::new(move || {
-        let same = match measure(&config) {
+        let same = match measure_with(&config, &engine) {
             Ok(measured) => measured.workload.digest() == workload,
             Err(error) => {
                 tracing::error!(%error, "engine or model cannot be measured again");

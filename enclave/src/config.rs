@@ -60,14 +60,14 @@ pub struct ModelConfig {
 pub struct EngineConfig {
     /// What is started.
     pub kind: EngineKind,
-    /// llama.cpp: the Python interpreter (default `python3`); vLLM: its command (default `vllm`).
+    /// llama.cpp: the Python interpreter (default `python3`); vLLM: its command (default `vllm`). Hashed with the image.
     #[serde(default)]
     pub program: Option<String>,
     /// Arguments beyond those that the enclave gives (socket, model, what keeps state from one epoch to the next off). For
-    /// llama.cpp `--parallel`, `--context`, `--threads`; for the others the engine's own.
+    /// llama.cpp `--parallel`, `--context`, `--threads`; for the others those that the engine crate lists as harmless.
     #[serde(default)]
     pub args: Vec<String>,
-    /// Environment beyond that which the enclave gives.
+    /// Environment beyond that which the enclave gives: variables that the engine crate lists as harmless.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
     /// File or folder that is hashed as the engine's image: the unpacked xllamacpp wheel, the simulator's program, vLLM's

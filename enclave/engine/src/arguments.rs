@@ -1,10 +1,14 @@
-//! Engine arguments that would keep, share or move state past what a scrub clears, or open a second way in.
+//! What an operator may set of an engine: options and variables of which it is known that they neither name another program
+//! or model, open a second way in, write prompts down, nor keep state past what a scrub clears. Everything else is refused.
 
 use std::collections::BTreeMap;
 
+/// Most bytes of one value.
+const MAX_VALUE_LEN: usize = 4096;
+
 /// An argument, or a variable, that an engine of the enclave must not have.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("engine argument `{name}` is refused: {reason}; remove it")]
+#[error("engine argument or variable `{name}` is refused: {reason}")]
 pub struct ForbiddenArgument {
     /// Its name, without the value.
     pub name: String,
@@ -12,206 +16,333 @@ pub struct ForbiddenArgument {
     pub reason: &'static str,
 }
 
-/// When an option is acceptable after all.
-#[derive(Clone, Copy)]
-enum Unless {
-    /// Never.
-    Never,
-    /// When its value is this number.
-    Value(f64),
+/// Which options an operator may give to an engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OperatorOptions {
+    /// Those of the built-in launcher of llama.cpp's server.
+    LlamaCpp,
+    /// Those of a vLLM server that decide on memory, batches and numeric types.
+    Vllm,
+    /// Those of the engine simulator, which runs no model.
+    Simulator,
 }
 
-const CONNECTOR: &str = "KV moved out of the engine is out of the scrub's reach";
-const OFFLOAD: &str = "KV or weights in host memory are out of the scrub's reach";
-const LORA: &str = "adapters are state of a tenant";
-const PARALLEL: &str = "a reset reaches one data-parallel rank only";
-const LISTEN: &str = "the enclave alone decides where the engine listens";
-const LOGGING: &str = "it writes down prompts or their traces";
-const CACHE: &str = "this cache outlives a reset";
-const DRAFT: &str = "the draft model's state is not on the list of what a reset clears";
-const SLEEP: &str = "sleep levels keep copies in host memory";
-const INDIRECT: &str = "arguments must be seen to be measured";
-const REACH: &str = "requests must not reach files, adapters or templates of their choice";
+/// What an option takes.
+#[derive(Clone, Copy)]
+enum Value {
+    /// Nothing: it stands alone.
+    Flag,
+    /// A decimal integer that is not negative.
+    Integer,
+    /// A decimal fraction that is not negative.
+    Fraction,
+    /// One of these.
+    OneOf(&'static [&'static str]),
+    /// A name: letters, digits, `_`, `.` and `-`, and no `-` first. So no path and no address.
+    Name,
+    /// Anything that does not begin with `-`.
+    Text,
+}
 
-/// Names as in vLLM's and llama.cpp's servers, with dashes.
-const OPTIONS: &[(&str, Unless, &str)] = &[
-    ("--kv-transfer-config", Unless::Never, CONNECTOR),
-    ("--kv-events-config", Unless::Never, CONNECTOR),
-    ("--ec-transfer-config", Unless::Never, CONNECTOR),
-    ("--rpc", Unless::Never, CONNECTOR),
-    ("--cpu-offload-gb", Unless::Value(0.0), OFFLOAD),
-    ("--swap-space", Unless::Value(0.0), OFFLOAD),
-    ("--kv-offloading-size", Unless::Value(0.0), OFFLOAD),
-    ("--kv-offloading-backend", Unless::Never, OFFLOAD),
-    ("--enable-lora", Unless::Never, LORA),
-    ("--lora-modules", Unless::Never, LORA),
-    ("--lora", Unless::Never, LORA),
-    ("--lora-scaled", Unless::Never, LORA),
-    ("--control-vector", Unless::Never, LORA),
-    ("--data-parallel-size", Unless::Value(1.0), PARALLEL),
-    ("--data-parallel-size-local", Unless::Value(1.0), PARALLEL),
-    ("-dp", Unless::Value(1.0), PARALLEL),
-    ("-dpl", Unless::Value(1.0), PARALLEL),
-    ("--data-parallel-backend", Unless::Never, PARALLEL),
-    ("--data-parallel-hybrid-lb", Unless::Never, PARALLEL),
-    ("--data-parallel-external-lb", Unless::Never, PARALLEL),
-    ("--api-server-count", Unless::Value(1.0), PARALLEL),
-    ("--host", Unless::Never, LISTEN),
-    ("--port", Unless::Never, LISTEN),
-    ("--uds", Unless::Never, LISTEN),
-    ("--socket", Unless::Never, LISTEN),
-    ("--listen", Unless::Never, LISTEN),
-    ("--enable-log-requests", Unless::Never, LOGGING),
-    ("--enable-log-outputs", Unless::Never, LOGGING),
-    ("--otlp-traces-endpoint", Unless::Never, LOGGING),
-    ("--collect-detailed-traces", Unless::Never, LOGGING),
-    ("--log-config-file", Unless::Never, LOGGING),
-    ("--log-file", Unless::Never, LOGGING),
-    ("--log-prompts-dir", Unless::Never, LOGGING),
-    ("--mm-processor-cache-gb", Unless::Value(0.0), CACHE),
-    ("--cache-ram", Unless::Value(0.0), CACHE),
-    ("--prompt-cache", Unless::Never, CACHE),
-    ("--slot-save-path", Unless::Never, CACHE),
-    ("--slots-dir", Unless::Never, CACHE),
-    ("--speculative-config", Unless::Never, DRAFT),
-    ("--model-draft", Unless::Never, DRAFT),
-    ("-md", Unless::Never, DRAFT),
-    ("--enable-sleep-mode", Unless::Never, SLEEP),
-    ("--config", Unless::Never, INDIRECT),
-    ("--tool-server", Unless::Never, REACH),
-    ("--allowed-local-media-path", Unless::Never, REACH),
-    ("--trust-request-chat-template", Unless::Never, REACH),
-    ("--enable-prompt-embeds", Unless::Never, REACH),
-    ("--media-path", Unless::Never, REACH),
+type Options = &'static [(&'static str, Value)];
+
+const LLAMACPP: Options = &[
+    ("--parallel", Value::Integer),
+    ("--context", Value::Integer),
+    ("--threads", Value::Integer),
 ];
 
-/// Options that are a prefix of a forbidden one and a whole option of their own.
-const WHOLE: &[&str] = &["--model", "--enable-log"];
-
-/// Variables that do what forbidden options do.
-const VARIABLES: &[(&str, &str)] = &[
-    ("VLLM_ALLOW_RUNTIME_LORA_UPDATING", LORA),
-    ("VLLM_PLUGINS", REACH),
-    ("VLLM_ENABLE_RESPONSES_API_STORE", CACHE),
-    ("VLLM_LOGGING_CONFIG_PATH", LOGGING),
-    ("VLLM_LOGGING_LEVEL", LOGGING),
-    ("VLLM_TRACE_FUNCTION", LOGGING),
-    ("VLLM_CONFIGURE_LOGGING", LOGGING),
-    ("VLLM_SERVER_DEV_MODE", "the enclave sets it itself"),
-    ("LLAMA_ARG_", INDIRECT),
+const SIMULATOR: Options = &[
+    ("--profile", Value::Name),
+    ("--output-tokens", Value::Integer),
+    ("--max-num-seqs", Value::Integer),
+    ("--max-model-len", Value::Integer),
+    ("--kv-blocks", Value::Integer),
+    ("--engine-version", Value::Name),
+    ("--batch-log", Value::Name),
+    ("--faults", Value::Text),
 ];
 
-/// Refuses arguments that make an engine keep state which no scrub clears. Only what the operator configured is passed
-/// here; what the enclave adds itself is not.
-///
-/// Underscores count as dashes, and `--option.key`, `--option=value` and abbreviations as the option, as in vLLM's parser.
-///
-/// # Errors
-/// The first argument that is refused.
-pub fn check_arguments(arguments: &[String]) -> Result<(), ForbiddenArgument> {
-    for (index, argument) in arguments.iter().enumerate() {
-        if !argument.starts_with('-') {
-            continue;
-        }
-        let (name, inline) = match argument.split_once('=') {
-            Some((name, value)) => (name, Some(value)),
-            None => (argument.as_str(), None),
-        };
-        let name = name.split('.').next().unwrap_or(name).replace('_', "-");
-        let value = inline.or_else(|| arguments.get(index.saturating_add(1)).map(String::as_str));
-        if let Some((_, _, reason)) = OPTIONS
-            .iter()
-            .find(|(option, unless, _)| forbids(option, *unless, &name, value))
-        {
-            return Err(ForbiddenArgument { name, reason });
+/// Names as in vLLM 0.11 to 0.12. Not here, though they look harmless: what loads code or files by a path of the operator's
+/// (`--chat-template`, `--tool-parser-plugin`, `--tokenizer`, `--trust-remote-code`), what takes a nested configuration.
+const VLLM: Options = &[
+    ("--max-model-len", Value::Integer),
+    ("--max-num-seqs", Value::Integer),
+    ("--max-num-batched-tokens", Value::Integer),
+    ("--tensor-parallel-size", Value::Integer),
+    ("--pipeline-parallel-size", Value::Integer),
+    ("--block-size", Value::Integer),
+    ("--max-logprobs", Value::Integer),
+    ("--seed", Value::Integer),
+    ("--gpu-memory-utilization", Value::Fraction),
+    (
+        "--dtype",
+        Value::OneOf(&["auto", "half", "float16", "bfloat16", "float", "float32"]),
+    ),
+    (
+        "--kv-cache-dtype",
+        Value::OneOf(&["auto", "bfloat16", "fp8", "fp8_e4m3", "fp8_e5m2"]),
+    ),
+    ("--load-format", Value::OneOf(&["auto", "safetensors"])),
+    ("--tokenizer-mode", Value::OneOf(&["auto", "slow", "mistral"])),
+    ("--runner", Value::OneOf(&["auto", "generate", "pooling"])),
+    ("--quantization", Value::Name),
+    ("--tool-call-parser", Value::Name),
+    ("--reasoning-parser", Value::Name),
+    ("--enable-auto-tool-choice", Value::Flag),
+    ("--enable-chunked-prefill", Value::Flag),
+    ("--no-enable-chunked-prefill", Value::Flag),
+    ("--enable-expert-parallel", Value::Flag),
+    ("--enforce-eager", Value::Flag),
+    ("--disable-custom-all-reduce", Value::Flag),
+];
+
+/// Variables that choose devices, threads and kernels. Values are names, with `,` and `:` as well.
+const VARIABLES: &[&str] = &[
+    "CUDA_DEVICE_ORDER",
+    "CUDA_VISIBLE_DEVICES",
+    "NCCL_CUMEM_ENABLE",
+    "NCCL_P2P_DISABLE",
+    "OMP_NUM_THREADS",
+    "PYTORCH_CUDA_ALLOC_CONF",
+    "VLLM_ATTENTION_BACKEND",
+    "VLLM_USE_FLASHINFER_SAMPLER",
+    "VLLM_WORKER_MULTIPROC_METHOD",
+];
+
+const UNKNOWN: &str =
+    "it is not one of those that are known to keep tenants apart and the workload as measured; remove it";
+const VALUE: &str = "its value does not have the form that is known to be harmless";
+const NO_OPTION: &str = "only options with their values may be given";
+
+impl OperatorOptions {
+    const fn list(self) -> Options {
+        match self {
+            Self::LlamaCpp => LLAMACPP,
+            Self::Vllm => VLLM,
+            Self::Simulator => SIMULATOR,
         }
     }
-    Ok(())
+
+    /// Refuses every argument that is not a listed option with a value of its form, as `--name value` or `--name=value`.
+    /// Other spellings, such as abbreviations, are not listed and so refused. Only what the operator configured is passed
+    /// here; what the enclave adds itself is not.
+    ///
+    /// # Errors
+    /// The first argument that is refused.
+    pub fn check(self, arguments: &[String]) -> Result<(), ForbiddenArgument> {
+        let mut arguments = arguments.iter();
+        while let Some(argument) = arguments.next() {
+            let (name, inline) = match argument.split_once('=') {
+                Some((name, value)) => (name, Some(value)),
+                None => (argument.as_str(), None),
+            };
+            let refused = |reason| ForbiddenArgument {
+                name: name.to_owned(),
+                reason,
+            };
+            if !name.starts_with('-') {
+                return Err(refused(NO_OPTION));
+            }
+            let (_, form) = self
+                .list()
+                .iter()
+                .find(|(option, _)| *option == name)
+                .ok_or_else(|| refused(UNKNOWN))?;
+            let value = match (form, inline) {
+                (Value::Flag, inline) => inline,
+                (_, Some(inline)) => Some(inline),
+                (_, None) => arguments.next().map(String::as_str),
+            };
+            if !form.takes(value) {
+                return Err(refused(VALUE));
+            }
+        }
+        Ok(())
+    }
 }
 
-/// Refuses variables that do what forbidden arguments do.
+impl Value {
+    fn takes(self, value: Option<&str>) -> bool {
+        let Some(value) = value else {
+            return matches!(self, Self::Flag);
+        };
+        let digits = |text: &str| !text.is_empty() && text.len() < 20 && text.bytes().all(|byte| byte.is_ascii_digit());
+        match self {
+            Self::Flag => false,
+            Self::Integer => digits(value),
+            Self::Fraction => match value.split_once('.') {
+                Some((whole, part)) => digits(whole) && digits(part),
+                None => digits(value),
+            },
+            Self::OneOf(values) => values.contains(&value),
+            Self::Name => is_name(value, b"_.-"),
+            Self::Text => !value.is_empty() && value.len() <= MAX_VALUE_LEN && !value.starts_with('-'),
+        }
+    }
+}
+
+fn is_name(value: &str, marks: &[u8]) -> bool {
+    let known = |byte: u8| byte.is_ascii_alphanumeric() || marks.contains(&byte);
+    !value.is_empty() && value.len() <= MAX_VALUE_LEN && !value.starts_with(['-', '.']) && value.bytes().all(known)
+}
+
+/// Refuses every variable that is not listed, or whose value is no plain list of names.
 ///
 /// # Errors
 /// The first variable that is refused.
 pub fn check_environment(environment: &BTreeMap<String, String>) -> Result<(), ForbiddenArgument> {
-    for name in environment.keys() {
-        if let Some((_, reason)) = VARIABLES.iter().find(|(prefix, _)| name.starts_with(prefix)) {
-            return Err(ForbiddenArgument {
-                name: name.clone(),
-                reason,
-            });
+    for (name, value) in environment {
+        let refused = |reason| ForbiddenArgument {
+            name: name.clone(),
+            reason,
+        };
+        if !VARIABLES.contains(&name.as_str()) {
+            return Err(refused(UNKNOWN));
+        }
+        if !is_name(value, b"_.,:-") {
+            return Err(refused(VALUE));
         }
     }
     Ok(())
 }
 
-fn forbids(option: &str, unless: Unless, name: &str, value: Option<&str>) -> bool {
-    // Python's parser takes any unambiguous beginning of a long option for the option.
-    let abbreviated = name.len() > 2 && name.starts_with("--") && option.starts_with(name) && !WHOLE.contains(&name);
-    if name != option && !abbreviated {
-        return false;
-    }
-    match unless {
-        Unless::Never => true,
-        Unless::Value(harmless) => value.and_then(|value| value.parse::<f64>().ok()) != Some(harmless),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::OperatorOptions::{LlamaCpp, Simulator, Vllm};
     use super::*;
 
-    fn check(arguments: &[&str]) -> Result<(), ForbiddenArgument> {
-        check_arguments(&arguments.iter().map(ToString::to_string).collect::<Vec<_>>())
+    fn check(list: OperatorOptions, arguments: &[&str]) -> Result<(), ForbiddenArgument> {
+        list.check(&arguments.iter().map(ToString::to_string).collect::<Vec<_>>())
+    }
+
+    #[track_caller]
+    fn refused(list: OperatorOptions, arguments: &[&str]) -> ForbiddenArgument {
+        check(list, arguments).expect_err(&format!("{arguments:?}"))
     }
 
     #[test]
-    fn every_listed_option_is_refused() {
-        for (option, unless, reason) in OPTIONS {
-            let found = check(&[option, "7"]).expect_err(option);
-            assert_eq!((found.name.as_str(), found.reason), (*option, *reason));
-            if let Unless::Value(harmless) = unless {
-                check(&[option, &harmless.to_string()]).expect(option);
-                check(&[option]).expect_err("without a value it is not known to be harmless");
+    fn what_would_take_the_place_of_the_enclaves_own_is_refused() {
+        for list in [LlamaCpp, Vllm, Simulator] {
+            for name in [
+                "--wheel",
+                "--model",
+                "--socket",
+                "--slots-dir",
+                "--listen",
+                "--uds",
+                "--host",
+            ] {
+                assert_eq!(refused(list, &[name, "x"]).reason, UNKNOWN);
+                assert_eq!(refused(list, &[&format!("{name}=x")]).name, name);
             }
+            assert_eq!(refused(list, &["/other/model"]).reason, NO_OPTION);
+            assert_eq!(refused(list, &["--"]).reason, UNKNOWN);
         }
     }
 
     #[test]
-    fn other_spellings_are_refused_too() {
-        for arguments in [
-            &["--kv_transfer_config", "{}"][..],
-            &["--kv-transfer-config={}"],
-            &["--kv-transfer-config.kv_connector", "x"],
-            &["--kv-transfer-conf", "{}"],
-            &["--enable-lor"],
-            &["--data-parallel-size=2"],
-            &["--tensor-parallel-size", "2", "--cpu_offload_gb=4"],
+    fn what_keeps_shares_or_writes_down_state_is_refused() {
+        for name in [
+            "--kv-transfer-config",
+            "--kv-events-config",
+            "--ec-transfer-config",
+            "--cpu-offload-gb",
+            "--swap-space",
+            "--kv-offloading-size",
+            "--enable-lora",
+            "--lora-modules",
+            "--data-parallel-size",
+            "-dp",
+            "--api-server-count",
+            "--enable-log-requests",
+            "--otlp-traces-endpoint",
+            "--log-config-file",
+            "--mm-processor-cache-gb",
+            "--slot-save-path",
+            "--speculative-config",
+            "--enable-sleep-mode",
+            "--config",
+            "--tool-server",
+            "--allowed-local-media-path",
+            "--trust-request-chat-template",
+            "--trust-remote-code",
+            "--enable-prompt-embeds",
+            "--chat-template",
+            "--tool-parser-plugin",
+            "--tokenizer",
+            "--hf-overrides",
+            "--served-model-name",
         ] {
-            check(arguments).expect_err("forbidden");
+            assert_eq!(refused(Vllm, &[name, "0"]).name, name);
         }
     }
 
     #[test]
-    fn ordinary_options_pass() {
-        check(&[
-            "--model",
-            "m",
-            "--max-model-len",
-            "4096",
-            "--tensor-parallel-size",
-            "8",
-            "--data-parallel-size=1",
-        ])
-        .expect("allowed");
-        check(&["--parallel", "4", "--context", "4096", "serve", "host"]).expect("allowed");
+    fn only_exact_names_with_harmless_values_pass() {
+        for arguments in [
+            &["--max_model_len", "1"][..],
+            &["--max-model-le", "1"],
+            &["--max-model-len.x", "1"],
+            &["--max-model-len"],
+            &["--max-model-len", "-1"],
+            &["--max-model-len", "--enforce-eager"],
+            &["--max-model-len=1k"],
+            &["--gpu-memory-utilization", "1e9"],
+            &["--dtype", "other"],
+            &["--quantization", "../plugin"],
+            &["--quantization", ".."],
+            &["--enforce-eager=1"],
+            &["--enforce-eager", "1"],
+        ] {
+            refused(Vllm, arguments);
+        }
+        refused(LlamaCpp, &["--parallel", "4", "--context", "x"]);
+        refused(LlamaCpp, &["--max-model-len", "4096"]);
+        refused(Simulator, &["--batch-log", "/etc/passwd"]);
+        refused(Simulator, &["--faults", "--model"]);
     }
 
     #[test]
-    fn variables_are_refused() {
-        for (name, _) in VARIABLES {
-            check_environment(&BTreeMap::from([((*name).to_owned(), "1".to_owned())])).expect_err(name);
+    fn harmless_options_pass() {
+        check(LlamaCpp, &["--parallel", "4", "--context=8192", "--threads", "2"]).expect("allowed");
+        check(Simulator, &["--profile", "8b-h100", "--faults", "{\"slow\":0.3}"]).expect("allowed");
+        check(Simulator, &["--batch-log", "batch.log", "--engine-version", "0.11.0"]).expect("allowed");
+        let arguments =
+            "--max-model-len 4096 --enforce-eager --gpu-memory-utilization 0.9 --dtype=bfloat16 --quantization fp8";
+        check(Vllm, &arguments.split(' ').collect::<Vec<_>>()).expect("allowed");
+        check(Vllm, &[]).expect("allowed");
+    }
+
+    #[test]
+    fn variables_that_are_not_listed_are_refused() {
+        let check = |name: &str, value: &str| check_environment(&BTreeMap::from([(name.to_owned(), value.to_owned())]));
+        for name in [
+            "LD_PRELOAD",
+            "LD_LIBRARY_PATH",
+            "PATH",
+            "HOME",
+            "PYTHONPATH",
+            "PYTHONHOME",
+            "BASH_ENV",
+            "ENV",
+            "GLIBC_TUNABLES",
+            "VLLM_ALLOW_RUNTIME_LORA_UPDATING",
+            "VLLM_PLUGINS",
+            "VLLM_SERVER_DEV_MODE",
+            "VLLM_LOGGING_LEVEL",
+            "LLAMA_ARG_MODEL",
+            "HF_HUB_OFFLINE",
+            "CUDA_INJECTION64_PATH",
+            "OMP_NUM_THREADS=1 LD_PRELOAD",
+            "",
+        ] {
+            assert_eq!(check(name, "1").expect_err(name).reason, UNKNOWN);
         }
-        check_environment(&BTreeMap::from([("CUDA_VISIBLE_DEVICES".to_owned(), "0".to_owned())])).expect("allowed");
+        for value in ["", "/lib/evil.so", "a b", "-u", "$(x)", "a\nb", "a=b"] {
+            assert_eq!(check("OMP_NUM_THREADS", value).expect_err(value).reason, VALUE);
+        }
+        check("CUDA_VISIBLE_DEVICES", "0,1").expect("allowed");
+        check("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True").expect("allowed");
     }
 }

@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use cloister_attestation::SwitchIsolation;
 
-use crate::error::Changed;
+use crate::arguments::OperatorOptions;
+use crate::error::{Changed, StartError};
 use crate::image::LLAMACPP_LAUNCHER;
+use crate::program;
 
 /// Placeholder of the engine's socket in arguments.
 pub(crate) const SOCKET: &str = "{socket}";
@@ -30,11 +32,13 @@ pub struct OwnedEngineConfig {
     pub program: String,
     /// Arguments that the enclave itself gives.
     pub arguments: Vec<String>,
-    /// Arguments of the operator; checked by [`check_arguments`](crate::check_arguments) at each start.
+    /// Arguments of the operator; only those of `operator_options` are taken.
     pub operator_arguments: Vec<String>,
+    /// Which arguments the operator may give.
+    pub operator_options: OperatorOptions,
     /// Variables that the enclave itself gives. Nothing is inherited.
     pub environment: BTreeMap<String, String>,
-    /// Variables of the operator; checked by [`check_environment`](crate::check_environment) at each start.
+    /// Variables of the operator; only those that [`check_environment`](crate::check_environment) lets pass are taken.
     pub operator_environment: BTreeMap<String, String>,
     /// Files and directories that the engine reads, by placeholder name. In full confinement it sees them read-only.
     pub paths: BTreeMap<String, PathBuf>,
@@ -153,7 +157,7 @@ impl OwnedEngineConfig {
             arguments: arguments.map(ToOwned::to_owned).collect(),
             operator_arguments,
             paths: BTreeMap::from([("wheel".to_owned(), wheel), ("model".to_owned(), model)]),
-            ..Self::bare(runtime_dir)
+            ..Self::bare(runtime_dir, OperatorOptions::LlamaCpp)
         }
     }
 
@@ -165,7 +169,7 @@ impl OwnedEngineConfig {
             arguments: vec!["--socket".to_owned(), SOCKET.to_owned()],
             operator_arguments,
             paths: BTreeMap::from([("program".to_owned(), program)]),
-            ..Self::bare(runtime_dir)
+            ..Self::bare(runtime_dir, OperatorOptions::Simulator)
         }
     }
 
@@ -196,15 +200,16 @@ impl OwnedEngineConfig {
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .into(),
             paths: BTreeMap::from([("model".to_owned(), model)]),
-            ..Self::bare(runtime_dir)
+            ..Self::bare(runtime_dir, OperatorOptions::Vllm)
         }
     }
 
-    fn bare(runtime_dir: PathBuf) -> Self {
+    fn bare(runtime_dir: PathBuf, operator_options: OperatorOptions) -> Self {
         Self {
             program: String::new(),
             arguments: Vec::new(),
             operator_arguments: Vec::new(),
+            operator_options,
             environment: BTreeMap::new(),
             operator_environment: BTreeMap::new(),
             paths: BTreeMap::new(),
@@ -216,6 +221,17 @@ impl OwnedEngineConfig {
             weak_confinement: false,
             timeouts: Timeouts::default(),
         }
+    }
+
+    /// The program's file: where the name is found, with every link followed. None when it is one of `paths`.
+    ///
+    /// # Errors
+    /// When it is not there, or is a script whose interpreter is looked up anew at each start.
+    pub fn program_file(&self) -> Result<Option<PathBuf>, StartError> {
+        if self.program.starts_with('{') {
+            return Ok(None);
+        }
+        program::resolve(&self.program).map(Some)
     }
 
     /// The arguments as the workload description holds them: with placeholders, the operator's last.

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use aws_lc_rs::digest::{Context, SHA256};
 use cloister_attestation::Sha256Digest;
 
+use crate::program::interpreter;
+
 /// Source of the program that runs llama.cpp's server.
 pub const LLAMACPP_LAUNCHER: &str = include_str!("../launchers/llamacpp.py");
 
@@ -16,18 +18,28 @@ const LABEL: &[u8] = b"cloister/v1 engine-image";
 /// Bytes that are read at once.
 const BUFFER: usize = 1 << 20;
 
-/// Digest of an engine: a file or a directory, and the launcher that runs it, if there is one.
+/// Digest of an engine: a file or a directory, the launcher that runs it, if there is one, and the program that runs that,
+/// if it is not a part of the directory.
 ///
-/// A directory is every file below it, sorted by its path relative to the directory. For each: the path, then `f` and the
+/// Hashed are the label `cloister/v1 engine-image`; the launcher; the program as the SHA-256 of its content, followed, for a
+/// script, by that of the interpreter that its first line names; then the files. A directory is every file below it, sorted by its path relative to the directory. For each: the path, then `f` and the
 /// SHA-256 of its content, or `l` and the target of the link; each with its length before it as u64, big-endian. Modes, owners
 /// and times do not count. Links are not followed.
 ///
 /// # Errors
 /// When something cannot be read, or is neither a file, a directory nor a link.
-pub fn engine_image_digest(root: &Path, launcher: Option<&str>) -> io::Result<Sha256Digest> {
+pub fn engine_image_digest(root: &Path, launcher: Option<&str>, program: Option<&Path>) -> io::Result<Sha256Digest> {
     let mut hash = Context::new(&SHA256);
     hash.update(LABEL);
     part(&mut hash, launcher.unwrap_or_default().as_bytes());
+    let mut programs = Vec::new();
+    if let Some(program) = program {
+        programs.extend(content(program)?);
+        if let Some(interpreter) = interpreter(program)? {
+            programs.extend(content(&interpreter)?);
+        }
+    }
+    part(&mut hash, &programs);
     let mut files = Vec::new();
     collect(root, &mut files)?;
     files.sort();
@@ -105,18 +117,21 @@ mod tests {
         fs::create_dir(root.join("lib")).expect("a directory");
         fs::write(root.join("lib/a"), "one").expect("a file");
         fs::write(root.join("b"), "two").expect("a file");
-        let first = engine_image_digest(root, None).expect("a digest");
-        assert_eq!(engine_image_digest(root, None).expect("a digest"), first);
-        assert_ne!(engine_image_digest(root, Some("launcher")).expect("a digest"), first);
+        let first = engine_image_digest(root, None, None).expect("a digest");
+        assert_eq!(engine_image_digest(root, None, None).expect("a digest"), first);
+        assert_ne!(
+            engine_image_digest(root, Some("launcher"), None).expect("a digest"),
+            first
+        );
 
         fs::write(root.join("b"), "twO").expect("a file");
-        let changed = engine_image_digest(root, None).expect("a digest");
+        let changed = engine_image_digest(root, None, None).expect("a digest");
         assert_ne!(changed, first);
         fs::rename(root.join("b"), root.join("c")).expect("renamed");
-        assert_ne!(engine_image_digest(root, None).expect("a digest"), changed);
+        assert_ne!(engine_image_digest(root, None, None).expect("a digest"), changed);
         fs::rename(root.join("c"), root.join("b")).expect("renamed");
         std::os::unix::fs::symlink("b", root.join("c")).expect("a link");
-        assert_ne!(engine_image_digest(root, None).expect("a digest"), changed);
+        assert_ne!(engine_image_digest(root, None, None).expect("a digest"), changed);
     }
 
     #[test]
@@ -125,8 +140,30 @@ mod tests {
         let (one, two) = (directory.path().join("one"), directory.path().join("two"));
         fs::write(&one, "x").expect("a file");
         fs::write(&two, "x").expect("a file");
-        let digests = [&one, &two].map(|file| engine_image_digest(file, None).expect("a digest"));
+        let digests = [&one, &two].map(|file| engine_image_digest(file, None, None).expect("a digest"));
         assert_eq!(digests[0], digests[1], "its own name does not count");
-        assert!(engine_image_digest(Path::new("/dev/null"), None).is_err());
+        assert!(engine_image_digest(Path::new("/dev/null"), None, None).is_err());
+    }
+
+    #[test]
+    fn another_program_or_interpreter_is_another_image() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (image, program) = (directory.path().join("image"), directory.path().join("program"));
+        let interpreter = directory.path().join("interpreter");
+        fs::write(&image, "x").expect("a file");
+        fs::write(&interpreter, "one").expect("a file");
+        let digest = || engine_image_digest(&image, None, Some(&program)).expect("a digest");
+        let none = engine_image_digest(&image, None, None).expect("a digest");
+        fs::write(&program, "one").expect("a file");
+        let first = digest();
+        fs::write(&program, "two").expect("a file");
+        let second = digest();
+        fs::write(&program, format!("#!{} -I\n", interpreter.display())).expect("a file");
+        let script = digest();
+        fs::write(&interpreter, "two").expect("a file");
+        let digests = [none, first, second, script, digest()];
+        for (index, digest) in digests.iter().enumerate() {
+            assert!(!digests[..index].contains(digest), "{index}");
+        }
     }
 }

@@ -15,10 +15,11 @@ mod image;
 mod metrics;
 mod owned;
 mod process;
+mod program;
 mod proof;
 mod scrub;
 
-pub use arguments::{ForbiddenArgument, check_arguments, check_environment};
+pub use arguments::{ForbiddenArgument, OperatorOptions, check_environment};
 pub use call::{EngineBody, EngineCall, EngineResponse};
 pub use config::{EngineUser, OwnedEngineConfig, Precondition, Timeouts};
 pub use dialect::{Clearing, Dialect, State, states};

@@ -9,7 +9,7 @@ use http::StatusCode;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
-use crate::arguments::{check_arguments, check_environment};
+use crate::arguments::check_environment;
 use crate::call::{EngineCall, EngineResponse};
 use crate::config::OwnedEngineConfig;
 use crate::connection::Connector;
@@ -48,7 +48,7 @@ impl OwnedEngine {
     /// # Errors
     /// When the configuration is refused, or the directory is in use or cannot be made safe.
     pub fn new(config: OwnedEngineConfig) -> Result<Self, StartError> {
-        check_arguments(&config.operator_arguments)?;
+        config.operator_options.check(&config.operator_arguments)?;
         check_environment(&config.operator_environment)?;
         let confinement = Confinement::strongest();
         if confinement != Confinement::Full {

@@ -197,6 +197,6 @@ fn the_image_has_a_digest() {
         Ok(parts) => parts,
         Err(reason) => return println!("did not run, there is no real engine: {reason}"),
     };
-    let digest = engine_image_digest(&wheel, Some(cloister_enclave_engine::LLAMACPP_LAUNCHER)).expect("a digest");
-    assert_ne!(digest, engine_image_digest(&wheel, None).expect("a digest"));
+    let digest = engine_image_digest(&wheel, Some(cloister_enclave_engine::LLAMACPP_LAUNCHER), None).expect("a digest");
+    assert_ne!(digest, engine_image_digest(&wheel, None, None).expect("a digest"));
 }

@@ -225,6 +225,40 @@ socketserver.UnixStreamServer(sys.argv[1], Handler).serve_forever()
     assert!(matches!(error, StartError::UnknownDialect), "{error}");
 }
 
+/// The operator's variables reach the engine and none of the programs that prepare it as root.
+#[tokio::test]
+async fn only_the_engine_gets_the_operators_variables() {
+    let rig = Rig::new(|runtime_dir| {
+        let mut config = simulator_config(runtime_dir, &[]);
+        config.operator_environment = [("OMP_NUM_THREADS".to_owned(), "3".to_owned())].into();
+        config
+    });
+    rig.engine.start().await.expect("started");
+    let environment = |pid: i32| fs::read(format!("/proc/{pid}/environ")).expect("a process");
+    let has = |pid: i32| {
+        environment(pid)
+            .split(|byte| *byte == 0)
+            .any(|variable| variable == b"OMP_NUM_THREADS=3")
+    };
+    let engine = engine_pid(&rig.runtime_dir()).await;
+    assert!(has(engine));
+    let parent = |pid: i32| -> i32 { status_field(pid, "PPid").parse().expect("a pid") };
+    let own = i32::try_from(std::process::id()).expect("a pid");
+    let mut wrapper = parent(engine);
+    while wrapper != own {
+        assert!(!has(wrapper), "{}", status_field(wrapper, "Name"));
+        wrapper = parent(wrapper);
+    }
+    for (name, value) in [("LD_PRELOAD", "x.so"), ("PATH", "x"), ("OMP_NUM_THREADS", "/x")] {
+        let mut config = simulator_config(rig.runtime_dir(), &[]);
+        config.operator_environment = [(name.to_owned(), value.to_owned())].into();
+        assert!(
+            matches!(OwnedEngine::new(config), Err(StartError::Forbidden(_))),
+            "{name}"
+        );
+    }
+}
+
 /// Whatever a process is started for, it is not started for something else than what was measured.
 #[tokio::test]
 async fn nothing_is_started_that_is_not_what_was_measured() {

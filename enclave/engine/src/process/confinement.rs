@@ -3,12 +3,13 @@
 //! They are util-linux programs, so that no unsafe code runs between fork and exec: `setpriv`, `prlimit`, `unshare`, `mount`.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::config::{OwnedEngineConfig, SLOTS, SOCKET};
 use crate::error::StartError;
+use crate::program::{SEARCH, find};
 
 use super::directory::RuntimeDirectory;
 
@@ -35,6 +36,8 @@ impl Confinement {
         let probe = Command::new("unshare")
             .args(NAMESPACES)
             .args(["--", "mount", "-o", "remount,bind,ro", "/"])
+            .env_clear()
+            .env("PATH", SEARCH)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -102,35 +105,29 @@ cd "$home"
 exec "$@"
 "#;
 
-/// Where programs are looked up, for the engine as for its wrappers.
-const SEARCH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
 /// Makes sure that everything is there which a start needs: what is missing would only show as an engine that ends.
 ///
 /// # Errors
 /// The first thing that is missing.
 pub(crate) fn check_present(config: &OwnedEngineConfig, confinement: Confinement) -> Result<(), StartError> {
     let wrappers: &[&str] = match confinement {
-        Confinement::Full => &["setpriv", "prlimit", "unshare", "mount", "mountpoint", "sh"],
-        Confinement::User | Confinement::Weak => &["setpriv", "prlimit"],
+        Confinement::Full => &["setpriv", "prlimit", "env", "unshare", "mount", "mountpoint", "sh"],
+        Confinement::User | Confinement::Weak => &["setpriv", "prlimit", "env"],
     };
-    let is_there = |name: &str| SEARCH.split(':').any(|place| Path::new(place).join(name).exists());
     let missing = |program: &str, advice| StartError::MissingProgram {
         program: program.to_owned(),
         advice,
     };
-    if let Some(wrapper) = wrappers.iter().find(|wrapper| !is_there(wrapper)) {
-        return Err(missing(wrapper, "on Debian: apt-get install util-linux mount"));
+    if let Some(wrapper) = wrappers.iter().find(|wrapper| find(wrapper).is_none()) {
+        return Err(missing(
+            wrapper,
+            "on Debian: apt-get install coreutils util-linux mount",
+        ));
     }
-    // A placeholder is one of the paths.
-    let program = config.program.as_str();
-    if !program.starts_with('{') && !program.contains('/') && !is_there(program) {
-        return Err(missing(program, "install it, or correct the engine's configuration"));
-    }
-    let paths = config.paths.values().map(PathBuf::as_path);
-    for path in paths.chain(program.contains('/').then_some(Path::new(program))) {
+    config.program_file()?;
+    for path in config.paths.values() {
         std::fs::metadata(path).map_err(|source| StartError::MissingPath {
-            path: path.to_owned(),
+            path: path.clone(),
             source,
         })?;
     }
@@ -168,7 +165,9 @@ pub(crate) fn command(config: &OwnedEngineConfig, directory: &RuntimeDirectory, 
             "--bounding-set=-all",
         ]);
     }
-    push(&["--"]);
+    // Only the engine itself gets the operator's variables: what is before runs with the enclave's rights.
+    push(&["--", "env", "-i"]);
+    words.extend(environment(config, home));
     words.extend(line.iter().map(OsString::from));
 
     let mut words = words.into_iter();
@@ -178,14 +177,30 @@ pub(crate) fn command(config: &OwnedEngineConfig, directory: &RuntimeDirectory, 
         .current_dir(directory.own())
         .env_clear()
         .env("PATH", SEARCH)
-        .env("LANG", "C.UTF-8")
-        .env("HOME", home)
-        .env("TMPDIR", home)
-        .envs(config.measured_environment())
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
     command
+}
+
+/// The engine's variables, as `env` takes them: the same for every engine, then those that are measured.
+fn environment(config: &OwnedEngineConfig, home: &Path) -> Vec<OsString> {
+    let fixed: [(&str, &OsStr); 4] = [
+        ("PATH", SEARCH.as_ref()),
+        ("LANG", "C.UTF-8".as_ref()),
+        ("HOME", home.as_os_str()),
+        ("TMPDIR", home.as_os_str()),
+    ];
+    let assignment = |name: &str, value: &OsStr| {
+        let mut word = OsString::from(name);
+        word.push("=");
+        word.push(value);
+        word
+    };
+    let measured = config.measured_environment();
+    let measured = measured.iter().map(|(name, value)| assignment(name, value.as_ref()));
+    let fixed = fixed.iter().map(|(name, value)| assignment(name, value));
+    fixed.chain(measured).collect()
 }
 
 /// What each placeholder stands for. Everything of the engine's own directory is relative to it, so that the directories
