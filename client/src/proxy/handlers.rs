@@ -16,9 +16,15 @@ use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, Hea
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::time::Duration;
 use zeroize::Zeroizing;
 
 type Handled = State<Arc<Shared>>;
+
+/// How much of a refused body is taken in, bytes.
+const MAX_DISCARDED_BYTES: usize = 64 * 1024 * 1024;
+/// How long a refused body is taken in.
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) async fn chat_completions(State(shared): Handled, request: Request) -> Response {
     answer(shared, Endpoint::ChatCompletions, request).await
@@ -101,8 +107,12 @@ async fn admitted(
             "the proxy has its configured number of calls in flight (maxInFlight)",
         )
     })?;
-    check_headers(request.headers())?;
-    let body = tokio::time::timeout(BODY_TIMEOUT, read_body(request.into_body()))
+    let (head, body) = request.into_parts();
+    if let Err(failure) = check_headers(&head.headers) {
+        discard(body);
+        return Err(failure);
+    }
+    let body = tokio::time::timeout(BODY_TIMEOUT, read_body(body))
         .await
         .map_err(|_| Failure::new(Code::RequestTimeout, "the body did not arrive within 60 s"))??;
     let peeked = peek(endpoint, &body)?;
@@ -138,10 +148,9 @@ fn check_headers(headers: &HeaderMap) -> Result<(), Failure> {
 }
 
 async fn read_body(mut body: Body) -> Result<Zeroizing<Vec<u8>>, Failure> {
-    let too_large = || Failure::new(Code::RequestTooLarge, "the body is over 8 MiB less 1 KiB");
     let expected = http_body::Body::size_hint(&body).lower();
     if usize::try_from(expected).map_or(true, |expected| expected > MAX_BODY_BYTES) {
-        return Err(too_large());
+        return Err(too_large(body));
     }
     let mut bytes = Zeroizing::new(Vec::new());
     while let Some(frame) = body.frame().await {
@@ -150,12 +159,32 @@ async fn read_body(mut body: Body) -> Result<Zeroizing<Vec<u8>>, Failure> {
             continue;
         };
         if bytes.len().saturating_add(data.len()) > MAX_BODY_BYTES {
-            return Err(too_large());
+            return Err(too_large(body));
         }
         grow(&mut bytes, data.len());
         bytes.extend_from_slice(&data);
     }
     Ok(bytes)
+}
+
+fn too_large(rest: Body) -> Failure {
+    discard(rest);
+    Failure::new(Code::RequestTooLarge, "the body is over 8 MiB less 1 KiB")
+}
+
+/// Takes in what is left of a refused body, within bounds. Clients send all of it before they look at the answer, and would
+/// find a broken connection instead.
+fn discard(mut body: Body) {
+    tokio::spawn(tokio::time::timeout(DISCARD_TIMEOUT, async move {
+        let mut left = MAX_DISCARDED_BYTES;
+        while let Some(Ok(frame)) = body.frame().await {
+            let length = frame.data_ref().map_or(0, bytes::Bytes::len);
+            match left.checked_sub(length) {
+                Some(rest) => left = rest,
+                None => return,
+            }
+        }
+    }));
 }
 
 /// Makes room without leaving an unwiped copy behind, which is what `Vec` does when it moves.

@@ -414,6 +414,33 @@ async fn over_a_connection() {
     server.await.unwrap().unwrap();
 }
 
+/// Clients send all of a body before they read: with the rest of it unread, the system would cut the connection.
+#[tokio::test]
+async fn who_sends_too_much_gets_to_read_why() {
+    let script = Arc::new(Script::new([]));
+    let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = tokio::spawn(serve(listener, router(surface(&script)), std::future::pending()));
+    let body = vec![b' '; 2 * MAX_BODY_BYTES];
+    for (media_type, expected) in [
+        ("application/json", "request_too_large"),
+        ("text/plain", "unsupported_media_type"),
+    ] {
+        let head = format!(
+            "POST /v1/chat/completions HTTP/1.1\r\nhost: {address}\r\ncontent-type: {media_type}\r\n\
+             connection: close\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        let mut connection = tokio::net::TcpStream::connect(address).await.unwrap();
+        connection.write_all(head.as_bytes()).await.unwrap();
+        connection.write_all(&body).await.unwrap();
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.contains(expected), "{answer}");
+    }
+    server.abort();
+}
+
 #[tokio::test]
 async fn only_loopback_is_listened_on() {
     let refused = bind("0.0.0.0:0".parse().unwrap()).await;
