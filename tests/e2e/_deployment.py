@@ -1,4 +1,4 @@
-"""The deployment that `cargo xtask test` started for this script: its addresses, processes, engine and configurations."""
+"""The deployment that `cargo xtask test` started for this script: addresses, processes, engine, configurations."""
 
 from __future__ import annotations
 

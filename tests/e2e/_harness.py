@@ -1,7 +1,7 @@
 """Runs the tests of one script and prints what `cargo xtask test` counts.
 
-A test is a function marked with `@test`; tests run in the order in which they are defined. Each has a time limit, so that
-a script ends whatever hangs. The last line of a script's output is `N passed, N failed`.
+A test is a function marked with `@test`; tests run in the order in which they are defined. Each has a time limit, so
+that a script ends whatever hangs. The last line of a script's output is `N passed, N failed`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ POLL_SECONDS = 0.05
 """Between two looks at something that changes by itself."""
 
 T = TypeVar("T")
+Body = Callable[[], None]
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Test:
     """One test."""
 
     name: str
-    body: Callable[[], None]
+    body: Body
     limit_seconds: int
     backs: tuple[Row, ...]
 
@@ -46,10 +47,10 @@ class Test:
 _tests: list[Test] = []
 
 
-def test(limit_seconds: int = LIMIT_SECONDS, backs: tuple[Row, ...] = ()) -> Callable[[Callable[[], None]], Callable[[], None]]:
+def test(limit_seconds: int = LIMIT_SECONDS, backs: tuple[Row, ...] = ()) -> Callable[[Body], Body]:
     """Marks a test. `backs` are the rows of the compatibility table that hold as long as it passes."""
 
-    def mark(body: Callable[[], None]) -> Callable[[], None]:
+    def mark(body: Body) -> Body:
         _tests.append(Test(body.__name__, body, limit_seconds, backs))
         return body
 

@@ -1,6 +1,6 @@
 # up: --engine simulator --tenants 2
-"""What goes wrong: requests, keys, engine, components, clients. Each is a clear error in OpenAI's format with a code, tells
-nothing of anyone's content, and leaves nothing behind: the next request is answered.
+"""What goes wrong: requests, keys, engine, clients, components. Each is a clear error in OpenAI's format with a code,
+tells nothing of anyone's content and leaves nothing behind: the next request is answered.
 
 The tests of the last part end components and start them again, so they come last.
 """
@@ -8,7 +8,6 @@ The tests of the last part end components and start them again, so they come las
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import socket
 import subprocess
@@ -64,14 +63,33 @@ def refused(answer: Answer, status: int, code: str, param: str | None = None) ->
 
 
 @contextlib.contextmanager
-def open_stream(base_url: str, text: str = MARKER, **fields: Any) -> Iterator[tuple[http.client.HTTPResponse, Iterator[str]]]:
-    """A streamed chat completion whose first event has come."""
-    with sent(f"{base_url}/chat/completions", chat_body(text, stream=True, **fields)) as response:
+def open_stream(base_url: str) -> Iterator[Iterator[str]]:
+    """The events of a streamed chat completion, of which the first has come."""
+    with sent(f"{base_url}/chat/completions", chat_body(MARKER, stream=True)) as response:
         equal(response.status, 200, "status")
         arriving = events(response)
         first = next(arriving)
         assert not first.startswith(":"), first
-        yield response, arriving
+        yield arriving
+
+
+@contextlib.contextmanager
+def posted(head: str, body: bytes, receive_buffer: int | None = None) -> Iterator[socket.socket]:
+    """A connection on which a chat completion was sent, and nothing of the answer read."""
+    parts = urllib.parse.urlsplit(CHAT)
+    with contextlib.closing(socket.socket()) as raw:
+        if receive_buffer is not None:
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        raw.settimeout(30)
+        raw.connect((parts.hostname, parts.port))
+        start_line = f"POST {parts.path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n"
+        raw.sendall(f"{start_line}content-type: application/json\r\n{head}\r\n\r\n".encode() + body)
+        yield raw
+
+
+def posted_chat(receive_buffer: int | None = None, **fields: Any) -> contextlib.AbstractContextManager[socket.socket]:
+    body = json.dumps(chat_body(MARKER, **fields)).encode()
+    return posted(f"content-length: {len(body)}", body, receive_buffer)
 
 
 def assert_cut(arriving: Iterator[str], codes: set[str]) -> None:
@@ -149,27 +167,18 @@ def deep_nesting_is_refused() -> None:
 @test()
 def a_body_over_the_limit_is_refused_and_one_at_the_limit_is_answered() -> None:
     # By what is announced, before any of it is sent.
-    parts = urllib.parse.urlsplit(FIRST)
-    with contextlib.closing(http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=10)) as connection:
-        connection.putrequest("POST", f"{parts.path}/chat/completions")
-        connection.putheader("content-type", "application/json")
-        connection.putheader("content-length", str(BODY_LIMIT + 1))
-        connection.endheaders()
-        response = connection.getresponse()
-        equal((response.status, openai_error(response.read())["code"]), (413, "request_too_large"))
+    with posted(f"content-length: {BODY_LIMIT + 1}", b"") as raw:
+        assert b" 413 " in raw.makefile("rb").readline()
     # By what comes, when nothing is announced.
-    with contextlib.closing(socket.create_connection((parts.hostname, parts.port), timeout=10)) as raw:
-        raw.sendall(
-            f"POST {parts.path}/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
-            "transfer-encoding: chunked\r\nconnection: close\r\n\r\n".encode()
-        )
+    with posted("transfer-encoding: chunked", b"") as raw:
         chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
         with contextlib.suppress(ConnectionError):
             # The proxy may close before the last of it is sent.
             for _ in range(BODY_LIMIT // 0x10000 + 1):
                 raw.sendall(chunk)
-        status_line = raw.makefile("rb").readline()
-        assert b" 413 " in status_line, status_line
+        assert b" 413 " in raw.makefile("rb").readline()
+    over = b" " * (BODY_LIMIT + 1)
+    request(CHAT, over).refused(413, "request_too_large")
     body = json.dumps(chat_body("hello", max_tokens=2)).encode()
     request(CHAT, body + b" " * (BODY_LIMIT - len(body))).succeeded()
 
@@ -277,7 +286,7 @@ def an_engine_that_breaks_off_is_an_error_not_a_short_answer() -> None:
         answer = chat(FIRST, MARKER)
         assert answer.status >= 500, answer
         assert_silent(openai_error(answer.body)["message"])
-        with open_stream(FIRST) as (_, arriving):
+        with open_stream(FIRST) as arriving:
             assert_cut(arriving, ENGINE_CODES)
     assert_answered()
 
@@ -288,7 +297,7 @@ ENGINE_CODES = {"engine_failed", "engine_incomplete", "engine_error", "interrupt
 @test()
 def an_engine_that_ends_in_an_answer_is_replaced() -> None:
     before = engine_pid()
-    with faulty(FIRST, exitAfterTokens=3), open_stream(FIRST) as (_, arriving):
+    with faulty(FIRST, exitAfterTokens=3), open_stream(FIRST) as arriving:
         assert_cut(arriving, ENGINE_CODES)
         poll("the engine is gone", lambda: not _processes.alive(before))
     assert_answered()
@@ -305,7 +314,7 @@ def a_killed_engine_is_replaced_and_the_next_request_answered() -> None:
 
 @test()
 def a_slow_engine_is_waited_for() -> None:
-    with faulty(FIRST, slow=4.0), open_stream(FIRST) as (_, arriving):
+    with faulty(FIRST, slow=4.0), open_stream(FIRST) as arriving:
         equal(list(arriving)[-1], "[DONE]")
 
 
@@ -316,7 +325,7 @@ def a_slow_engine_is_waited_for() -> None:
 def a_client_that_leaves_in_an_answer_ends_it_in_the_engine() -> None:
     for base_url in BASE_URLS:
         with faulty(base_url):
-            with open_stream(base_url) as (_, arriving):
+            with open_stream(base_url) as arriving:
                 next(arriving)
                 set_faults(slow=FOREVER)
                 equal(running(), 1, "sequences of an answer that does not end by itself")
@@ -328,9 +337,8 @@ def a_client_that_leaves_in_an_answer_ends_it_in_the_engine() -> None:
 def a_client_that_leaves_before_the_first_token_ends_it_too() -> None:
     with faulty(FIRST, slow=FOREVER):
         for streams in (True, False):
-            with contextlib.suppress(TimeoutError):
-                request(CHAT, chat_body(MARKER, stream=streams), timeout_seconds=1)
-                raise AssertionError("an answer, where there can be none")
+            with posted_chat(stream=streams):
+                poll("the engine has the request", lambda: running() == 1)
             poll("the engine is idle", lambda: running() == 0)
     # Here the engine does not even take the request.
     with faulty(FIRST, hang=True), contextlib.suppress(TimeoutError):
@@ -341,18 +349,8 @@ def a_client_that_leaves_before_the_first_token_ends_it_too() -> None:
 
 @test()
 def a_reader_that_stops_holds_up_nobody_else() -> None:
-    parts = urllib.parse.urlsplit(FIRST)
-    body = json.dumps(chat_body(MARKER, stream=True, n=8)).encode()
-    with contextlib.closing(socket.socket()) as raw:
-        # As little as the system allows, so that the answer does not fit in.
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
-        raw.settimeout(30)
-        raw.connect((parts.hostname, parts.port))
-        raw.sendall(
-            f"POST {parts.path}/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
-            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n".encode()
-            + body
-        )
+    # As small a buffer as the system allows, so that the answer does not fit in.
+    with posted_chat(receive_buffer=1, stream=True, n=8) as raw:
         head = raw.recv(64)
         assert b" 200 " in head, head
         assert_answered([SECOND, FIRST])
@@ -384,7 +382,7 @@ def a_stream_that_waits_says_so() -> None:
 @test()
 def a_killed_scheduler_is_an_error_until_it_is_back() -> None:
     with faulty(FIRST):
-        with open_stream(FIRST) as (_, arriving):
+        with open_stream(FIRST) as arriving:
             set_faults(slow=FOREVER)
             replaced = Restart("scheduler")
             assert_cut(arriving, {"answer_truncated", "upstream_failed", "endpoint_unreachable"})
@@ -398,7 +396,7 @@ def a_killed_scheduler_is_an_error_until_it_is_back() -> None:
 @test()
 def a_killed_enclave_is_an_error_until_it_is_back() -> None:
     engine = engine_pid()
-    with open_stream(FIRST) as (_, arriving):
+    with open_stream(FIRST) as arriving:
         set_faults(slow=FOREVER)
         replaced = Restart("enclave-1")
         assert_cut(arriving, {"answer_truncated", "upstream_failed", "enclave_unavailable"})
@@ -412,20 +410,40 @@ def a_killed_enclave_is_an_error_until_it_is_back() -> None:
 
 
 @test()
+def a_full_queue_says_when_to_come_back() -> None:
+    # One waiting request per tenant.
+    with edited("scheduler", "- tenantRef: ", "- maxQueued: 1\n  tenantRef: "):
+        Restart("scheduler").again()
+        assert_recovers()
+    with contextlib.ExitStack() as held, proxy(TRIES) as impatient, faulty(SECOND):
+        held.enter_context(open_stream(SECOND))
+        set_faults(slow=FOREVER)
+        # One of these waits, whichever comes first; the others are told to come back.
+        held.enter_context(posted_chat())
+        answer = poll("the queue is full", lambda: shed(impatient))
+        refused(answer, 429, "rate_limit_exceeded")
+        for name in ("retry-after", "x-ratelimit-limit-requests", "x-ratelimit-remaining-requests"):
+            assert int(answer.headers[name]) >= 0, answer.headers
+        equal(answer.headers["x-should-retry"], "true", "advice to clients")
+    assert_answered()
+
+
+def shed(base_url: str) -> Answer | None:
+    with contextlib.suppress(TimeoutError):
+        return request(f"{base_url}/chat/completions", chat_body(MARKER), timeout_seconds=2)
+    return None
+
+
+@test()
 def an_engine_that_hangs_is_an_error() -> None:
-    config = STATE / "enclave-1.yaml"
-    text = config.read_text()
-    timeouts = "  firstByteTimeoutMillis: 1500\n  idleTimeoutMillis: 1500\n"
-    try:
-        config.write_text(text.replace("engine:\n", f"engine:\n{timeouts}", 1))
+    timeouts = "  firstByteTimeoutMillis: 3000\n  idleTimeoutMillis: 3000\n"
+    with edited("enclave-1", "engine:\n", f"engine:\n{timeouts}"):
         Restart("enclave-1").again()
         assert_recovers()
-    finally:
-        config.write_text(text)
     with faulty(FIRST, hang=True):
         refused(chat(FIRST, MARKER), 504, "engine_timeout")
     with faulty(FIRST):
-        with open_stream(FIRST) as (_, arriving):
+        with open_stream(FIRST) as arriving:
             set_faults(slow=FOREVER)
             assert_cut(arriving, {"engine_timeout"})
         poll("the engine is idle", lambda: running() == 0)
@@ -445,6 +463,19 @@ class Restart:
 
     def again(self) -> None:
         Restart.started.append(start(self.name, self.command))
+
+
+@contextlib.contextmanager
+def edited(name: str, old: str, new: str) -> Iterator[None]:
+    """A configuration that is another within the block, for a component that is started in it."""
+    path = STATE / f"{name}.yaml"
+    text = path.read_text()
+    assert old in text, text
+    path.write_text(text.replace(old, new))
+    try:
+        yield
+    finally:
+        path.write_text(text)
 
 
 def assert_recovers() -> None:

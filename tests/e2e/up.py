@@ -1,5 +1,5 @@
 # up: none
-"""`cargo xtask up` as its user sees it: what it prints, what can be pasted, how it ends, and what it says when it cannot.
+"""`cargo xtask up` as its user sees it: what it prints, what can be pasted, how it ends, and what it says if it cannot.
 
 `CLOISTER_XTASK` is the program behind `cargo xtask`; the programs of the deployment are built already.
 """
@@ -112,7 +112,8 @@ def free_ports() -> int:
 def shell(line: str) -> str:
     """Runs a line as if it were pasted, by somebody whose environment has nothing of the test's."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "CLOISTER_"))}
-    pasted = subprocess.run(["sh", "-c", line], env=environment, capture_output=True, text=True, timeout=120, check=False)
+    command = ["sh", "-c", line]
+    pasted = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     equal(pasted.returncode, 0, f"status of {line!r} with {pasted.stderr!r}")
     return pasted.stdout
 
@@ -168,14 +169,13 @@ def long_stream(port: int) -> Iterator[Any]:
 @test()
 def what_is_in_use_is_named() -> None:
     port = free_ports()
-    with up(*simulator(port)) as running:
+    taken = port + 1
+    with up(*simulator(taken)) as running:
         running.announced(1)
-        other = Up("--engine", "simulator", "--port", str(port))
-        errors = other.fails()
-        assert f"127.0.0.1:{port}" in errors and "--port" in errors, errors
-        # The second tenant's port counts too.
-        errors = Up("--engine", "simulator", "--port", str(port - 1), "--tenants", "2").fails()
-        assert f"127.0.0.1:{port}" in errors, errors
+        # As the first tenant's port, and as the second's.
+        for options in (["--port", str(taken)], ["--port", str(port), "--tenants", "2"]):
+            errors = Up("--engine", "simulator", *options).fails()
+            assert f"127.0.0.1:{taken}" in errors and "--port" in errors, errors
         errors = Up(*simulator(free_ports())).fails()
         assert str(scratch / "state") in errors and "in use" in errors, errors
 
