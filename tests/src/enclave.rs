@@ -3,11 +3,11 @@
 use std::{
     path::{Path, PathBuf},
     process::Command,
+    sync::OnceLock,
 };
 
 use cloister_attestation::{
-    AppraisalPolicy, ModelDigest,
-    danger::{SIMULATED_HOST_DATA, SIMULATED_TCB},
+    AppraisalPolicy, Measurement, ModelDigest, Sha256Digest, Workload, danger::simulated_policy,
 };
 use serde_json::{Value, json};
 
@@ -118,6 +118,11 @@ impl Enclave {
             "tee": {"simulated": {"dir": simulated_tee()}},
             "runtimeDir": runtime_dir,
         });
+        // As far as this machine and this user allow: the refusal of weaker engines has tests of its own.
+        merge(
+            &mut config,
+            &json!({"engine": {"danger": {"weakConfinement": !engines_are_confined()}}}),
+        );
         merge(&mut config, &setup.overrides);
         let config = site.write(&format!("{name}.yaml"), &config);
         let (policy, model) = measure(&config);
@@ -219,6 +224,18 @@ fn child(site: &Site, config: &Path, log: Option<&str>) -> Child {
     Child::start(&programs().enclave, &arguments, site.path().join(name))
 }
 
+/// Whether engines that are started from here are fully confined.
+fn engines_are_confined() -> bool {
+    static CONFINED: OnceLock<bool> = OnceLock::new();
+    *CONFINED.get_or_init(|| {
+        let output = Command::new(&programs().enclave).arg("confinement").output();
+        output
+            .expect("the enclave's program starts")
+            .stdout
+            .starts_with(b"full")
+    })
+}
+
 /// What the enclave's own program says that it will attest to.
 fn measure(config: &Path) -> (AppraisalPolicy, ModelDigest) {
     let output = Command::new(&programs().enclave)
@@ -230,20 +247,10 @@ fn measure(config: &Path) -> (AppraisalPolicy, ModelDigest) {
     let measured: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let field = |name: &str| measured[name].as_str().expect("a digest").to_owned();
     let model: ModelDigest = field("modelDigest").parse().expect("a digest");
-    let policy = json!({
-        "tees": ["simulated"],
-        "allowedGenerations": ["genoa"],
-        "minTcb": {"genoa": SIMULATED_TCB},
-        "hostData": [SIMULATED_HOST_DATA],
-        "measurements": [field("measurement")],
-        "workloads": {
-            "engineImages": [field("engineImage")],
-            "models": {MODEL: model},
-            "switchIsolation": "reset",
-        },
-        "danger": {"simulatedTee": field("simulatedRoot")},
-    });
-    let policy = AppraisalPolicy::from_yaml(&policy.to_string()).expect("a policy");
+    let root: Sha256Digest = field("simulatedRoot").parse().expect("a digest");
+    let measurement: Measurement = field("measurement").parse().expect("a digest");
+    let workload = hex::decode(field("workload")).expect("hex");
+    let policy = simulated_policy(root, measurement, &Workload::from_cbor(&workload).expect("a workload"));
     (policy, model)
 }
 
