@@ -30,6 +30,17 @@ impl Control {
         }
     }
 
+    /// Who asks for keys wants an answer: before the engine was proven for the first time, and when it is given up, there
+    /// will be none.
+    fn check_ready(&self) -> Result<(), Status> {
+        let lease = *self.enclave.leases.subscribe().borrow();
+        match lease.state {
+            State::Failed => Err(Status::unavailable("the engine was given up: see the enclave's log")),
+            State::Scrubbing if lease.epoch.number == 0 => Err(Status::unavailable("the engine is starting")),
+            _ => Ok(()),
+        }
+    }
+
     fn lease(&self, applied: bool, lease: Lease) -> proto::LeaseStatus {
         let state = match lease.state {
             State::Scrubbing => proto::LeaseState::Scrubbing,
@@ -128,6 +139,7 @@ impl EnclaveKeys for Control {
         request: Request<proto::KeyConfigsRequest>,
     ) -> Result<Response<proto::KeyConfigsReply>, Status> {
         let tenant = tenant(&request.into_inner().tenant_ref)?;
+        self.check_ready()?;
         let configs = self
             .enclave
             .key_configs(&tenant)
