@@ -11,8 +11,8 @@ use std::{
 };
 
 use cloister_attestation::{
-    AttestedPeer, BootId, EngineConfinement, Evidence, Measurement, ModelDigest, PolicyHash, Sha256Digest, SwitchIsolation, Tee, UnixTime,
-    Workload, appraise,
+    AttestedPeer, BootId, EngineConfinement, Evidence, Measurement, ModelDigest, PolicyHash, Sha256Digest,
+    SwitchIsolation, Tee, UnixTime, Workload, appraise,
     binding::{devices_digest, enclave_id, report_data},
     danger::simulated_policy,
 };
@@ -127,11 +127,7 @@ fn attest(identity: &SigningKey) -> AttestedPeer {
         workload,
         nonce,
     };
-    let policy = simulated_policy(
-        *root,
-        Measurement::from_bytes(MEASUREMENT),
-        &evidence.workload,
-    );
+    let policy = simulated_policy(*root, Measurement::from_bytes(MEASUREMENT), &evidence.workload);
     AttestedPeer::new(appraise(&evidence, &nonce, *now, &policy).unwrap(), *now).unwrap()
 }
 

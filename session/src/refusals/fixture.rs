@@ -7,8 +7,8 @@ use std::{
 };
 
 use cloister_attestation::{
-    AttestedPeer, BootId, EngineConfinement, Evidence, Measurement, ModelDigest, PolicyHash, Sha256Digest, SwitchIsolation, Tee, UnixTime,
-    Workload, appraise,
+    AttestedPeer, BootId, EngineConfinement, Evidence, Measurement, ModelDigest, PolicyHash, Sha256Digest,
+    SwitchIsolation, Tee, UnixTime, Workload, appraise,
     binding::{devices_digest, enclave_id, report_data},
     danger::simulated_policy,
 };
