@@ -130,7 +130,8 @@ impl<'b, C> Decode<'b, C> for SwitchIsolation {
 ///
 /// As deterministic CBOR: a map {0 enclave_version text, 1 engine_kind text, 2 engine_image bstr32, 3 engine_args array
 /// of text, 4 engine_env map of text to text, 5 model bstr32, 6 served_model_name text, 7 scrub_method text,
-/// 8 switch_isolation text (`reset`, `restart`), 9 confinement text (`full`, `weak`)}; the keys of `engine_env` in the order of RFC 8949 section 4.2.1.
+/// 8 switch_isolation text (`reset`, `restart`), 9 confinement text (`full`, `weak`)}; the keys of `engine_env` in the order
+/// of RFC 8949 section 4.2.1.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Workload {
