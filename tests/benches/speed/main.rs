@@ -40,7 +40,7 @@ struct Counts {
 const FULL: Counts = Counts {
     pairs: 200,
     padded_pairs: 40,
-    real_pairs: 20,
+    real_pairs: 12,
     cold: 10,
     processor_rounds: 20,
     processor_batch: 25,
@@ -52,7 +52,7 @@ const FULL: Counts = Counts {
 const QUICK: Counts = Counts {
     pairs: 6,
     padded_pairs: 2,
-    real_pairs: 2,
+    real_pairs: 1,
     cold: 1,
     processor_rounds: 3,
     processor_batch: 10,
