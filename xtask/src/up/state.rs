@@ -7,6 +7,7 @@ use std::{
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     process as system,
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use crate::error::{Context, Result, bail};
@@ -33,7 +34,7 @@ impl State {
         let temporary = folder.is_none();
         let folder = match folder {
             Some(folder) => folder.to_owned(),
-            None => env::temp_dir().join(format!("cloister-up-{}", system::id())),
+            None => temporary_name(),
         };
         let made = DirBuilder::new().mode(0o700).create(&folder);
         if let Err(error) = made {
@@ -120,6 +121,13 @@ impl State {
     }
 }
 
+/// A name that this process has not given before: the folder of a failed deployment stays.
+fn temporary_name() -> PathBuf {
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    let number = GIVEN.fetch_add(1, Ordering::Relaxed);
+    env::temp_dir().join(format!("cloister-up-{}-{number}", system::id()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,6 +155,15 @@ mod tests {
         let state = State::open(Some(&folder)).unwrap();
         assert_eq!(fs::read_to_string(state.join("file")).unwrap(), "text");
         fs::remove_dir_all(&parent).unwrap();
+    }
+
+    #[test]
+    fn a_kept_temporary_folder_is_in_nobodys_way() {
+        let kept = State::open(None).unwrap();
+        let next = State::open(None).unwrap();
+        assert_ne!(kept.path(), next.path());
+        next.close().unwrap();
+        kept.close().unwrap();
     }
 
     #[test]
