@@ -479,11 +479,18 @@ def edited(name: str, old: str, new: str) -> Iterator[None]:
 
 
 def assert_recovers() -> None:
-    """Asserts that requests are answered again, soon and for good."""
+    """Asserts that requests are answered again, and from then on; until then each has a clear error."""
     for base_url in BASE_URLS:
-        ready = f"{base_url.removesuffix('/v1')}/readyz"
-        poll("the proxy is ready", lambda ready=ready: request(ready).status == 200)
+        poll("a request is answered", lambda base_url=base_url: is_answered(base_url))
     assert_answered()
+
+
+def is_answered(base_url: str) -> bool:
+    answer = chat(base_url, MARKER)
+    if answer.status != 200:
+        assert_silent(openai_error(answer.body)["message"])
+    return answer.status == 200
+
 
 
 try:
