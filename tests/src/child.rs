@@ -15,7 +15,12 @@ use tokio::time::{Instant, sleep};
 
 use crate::wait::LIMIT;
 
-/// A running program in a process group of its own, with all it prints in a file. Dropping it kills the group.
+/// How long a program that is dropped may take to stop by itself.
+const GRACE: Duration = Duration::from_secs(10);
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
+/// A running program in a process group of its own, with all it prints in a file. Dropping it stops it, and kills the
+/// group if it does not stop.
 #[derive(Debug)]
 pub struct Child {
     child: process::Child,
@@ -82,7 +87,7 @@ impl Child {
                 return status;
             }
             assert!(Instant::now() < deadline, "it does not stop:\n{}", self.log());
-            sleep(Duration::from_millis(5)).await;
+            sleep(LOOK_AGAIN).await;
         }
     }
 
@@ -93,10 +98,17 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        if self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
-            // It fails only if the group is gone.
-            let _ = kill_process_group(self.raw(), Signal::KILL);
-            let _ = self.child.wait();
+        // Asked first: what it keeps outside its folder, in shared memory, only it can remove.
+        let _ = kill_process(self.raw(), Signal::TERM);
+        let deadline = std::time::Instant::now() + GRACE;
+        while self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
+            if std::time::Instant::now() >= deadline {
+                // It fails only if the group is gone.
+                let _ = kill_process_group(self.raw(), Signal::KILL);
+                let _ = self.child.wait();
+                break;
+            }
+            std::thread::sleep(LOOK_AGAIN);
         }
         if std::thread::panicking() {
             let log = self.log();

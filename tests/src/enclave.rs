@@ -58,7 +58,8 @@ impl Setup {
             engine: json!({
                 "kind": "llamacpp",
                 "image": engine.wheel,
-                "args": ["--parallel", "4", "--context", "8192"],
+                // One thread: several wait for each other in a loop, which takes long where other tests run.
+                "args": ["--parallel", "4", "--context", "8192", "--threads", "1"],
             }),
             model: Some(engine.model.clone()),
             overrides: json!({"padding": {"recordSize": 0}}),

@@ -1,13 +1,13 @@
 //! Engines that hang, die, or cannot be proven empty.
 
-use cloister_proto::LeaseState;
+use cloister_proto::{KeyConfigsRequest, LeaseState};
 use cloister_session::record::ErrorCode;
 use cloister_tests::{
     enclave::{Enclave, Setup},
     lying::Lying,
     process,
     site::Site,
-    tenant::{Client, chat, stream},
+    tenant::{Client, Tenant, chat, stream},
     wait,
 };
 use serde_json::{Value, json};
@@ -185,24 +185,21 @@ async fn an_engine_that_is_never_proven_empty_is_never_leased() {
                 status.state() == LeaseState::Failed
             })
             .await;
-        let client = Client::new(&enclave, &lying).await;
+        let tenant = Tenant::new(enclave.model());
         let epoch = failed.epoch.expect("an epoch");
         for number in [epoch.number, epoch.number + 1] {
             let expect = cloister_proto::Epoch {
                 number,
                 ..epoch.clone()
             };
-            let status = lying.grant(client.reference(), expect).await;
+            let status = lying.grant(tenant.reference(), expect).await;
             assert_eq!((status.applied, status.state()), (false, LeaseState::Failed));
         }
-        assert!(
-            client
-                .ask(&lying, &chat("hello", 4))
-                .await
-                .refusal()
-                .await
-                .is_retryable()
-        );
+        let request = KeyConfigsRequest {
+            tenant_ref: tenant.reference().as_bytes().to_vec().into(),
+        };
+        let keys = lying.keys().key_configs(request).await;
+        assert!(keys.is_err(), "{fault}: keys for what will never be opened");
         wait::until("no engine", || async {
             enclave.engine_processes().is_empty().then_some(())
         })
