@@ -12,6 +12,7 @@
 
 mod client;
 mod crypto;
+mod frames;
 mod pem;
 pub mod pki;
 mod server;

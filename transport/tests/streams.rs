@@ -360,3 +360,35 @@ async fn a_response_body_that_fails_is_not_taken_for_complete() {
     assert!(!complete, "a broken response looked complete");
     exchange_others(&client).await;
 }
+
+/// A body that says something, then nothing, as one that is passed on from another stream does where that one ended.
+fn with_empty_end() -> Body {
+    let pieces = ["said", ""].map(|piece| Ok::<_, Infallible>(Bytes::from_static(piece.as_bytes())));
+    Body::from_stream(stream::iter(pieces))
+}
+
+/// h2 ends a connection at the 101st empty frame.
+#[tokio::test]
+async fn empty_data_does_not_use_up_a_connection() {
+    let app = Router::new().route(
+        "/",
+        on_post(async |body: Bytes| {
+            assert_eq!(body, "said");
+            Response::new(with_empty_end())
+        }),
+    );
+    let authority = Authority::new();
+    let server = authority.serve(app, ServeLimits::default()).await;
+    let client = server.client(&authority.client("client"));
+    for request in 0..150 {
+        let response = client.send(Request::post("/").body(with_empty_end()).unwrap()).await;
+        let body = response
+            .unwrap_or_else(|error| panic!("request {request}: {error}"))
+            .into_body();
+        let body = body
+            .collect()
+            .await
+            .unwrap_or_else(|error| panic!("answer {request}: {error}"));
+        assert_eq!(body.to_bytes(), "said", "answer {request}");
+    }
+}

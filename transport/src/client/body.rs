@@ -16,6 +16,8 @@ use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
 use hyper::body::Incoming;
 use tokio::sync::oneshot;
 
+use crate::frames;
+
 pub(super) type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// A response's body. Dropping it resets the stream: the server's handler, or the body it answers with, is dropped.
@@ -83,7 +85,7 @@ impl Body for RequestBody {
             let cancelled = h2::Error::from(h2::Reason::CANCEL);
             return Poll::Ready(Some(Err(cancelled.into())));
         }
-        Pin::new(&mut self.inner).poll_frame(cx)
+        frames::poll_filled(Pin::new(&mut self.inner), cx)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -28,7 +28,7 @@ use tokio_rustls::server::TlsStream;
 use tower_service::Service as _;
 
 use super::{Peer, ServeLimits, Server};
-use crate::tls::ALPN_H2;
+use crate::{frames, tls::ALPN_H2};
 
 /// Runs a connection to its end. `evicted` resolves when the handshake must make room for another.
 pub(super) async fn run<S>(server: Arc<Server>, stream: S, address: SocketAddr, evicted: oneshot::Receiver<()>)
@@ -208,7 +208,7 @@ impl HttpBody for Counted {
     type Error = axum::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.inner).poll_frame(cx)
+        frames::poll_filled(Pin::new(&mut self.inner), cx)
     }
 
     fn is_end_stream(&self) -> bool {
