@@ -8,7 +8,7 @@ use crate::{
     workspace::{cache, cargo},
 };
 
-/// A package of crates.io whose program has the package's name.
+/// A package of Rust's registry whose program has the package's name.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tool {
     /// Name of the package and of its program.
