@@ -25,11 +25,11 @@ const SIMULATED_WORDS: usize = 985;
 /// Words of a prompt for the real model, which takes seconds for more.
 const REAL_WORDS: usize = 250;
 /// Most tokens of an answer; the simulator's have exactly as many.
-const TOKENS: u32 = 48;
+const TOKENS: u32 = 32;
 /// Pairs before those that count.
 const WARM_UP: usize = 1;
 /// Arguments of both simulators: the latencies of an 8B model on one H100.
-const PROFILE: [&str; 4] = ["--profile", "8b-h100", "--output-tokens", "48"];
+const PROFILE: [&str; 4] = ["--profile", "8b-h100", "--output-tokens", "32"];
 
 /// One chat each way, in either order.
 struct Pair {

@@ -39,8 +39,8 @@ struct Counts {
 
 const FULL: Counts = Counts {
     pairs: 200,
-    padded_pairs: 40,
-    real_pairs: 12,
+    padded_pairs: 30,
+    real_pairs: 6,
     cold: 10,
     processor_rounds: 20,
     processor_batch: 25,
