@@ -103,16 +103,18 @@ impl Leases {
     fn change<T>(&self, change: impl FnOnce(&mut LeaseMachine, cloister_enclave_lease::Millis) -> T) -> (T, Status) {
         let mut inner = self.lock();
         let out = change(&mut inner.machine, self.clock.millis());
-        let status = inner.machine.status();
+        let status = self.publish(&inner);
         drop(inner);
-        self.publish(status);
         self.wake.notify_one();
         (out, status)
     }
 
-    fn publish(&self, status: Status) {
+    /// Publishes the state, under the lock: a status that was read earlier never comes after a later one.
+    fn publish(&self, inner: &Inner) -> Status {
+        let status = inner.machine.status();
         self.status
             .send_if_modified(|old| std::mem::replace(old, status) != status);
+        status
     }
 
     /// A panic while the lock is held would leave the machine in `Failed` or in a state that it checks anyway.
@@ -153,22 +155,20 @@ impl Leases {
         let mut inner = self.lock();
         let now = self.clock.millis();
         let action = inner.machine.tick(now);
-        let status = inner.machine.status();
         let deadline = inner
             .machine
             .deadline()
             .map(|at| Duration::from_millis(at.since(now).0.max(1)));
+        self.publish(&inner);
         drop(inner);
-        self.publish(status);
         (action, deadline)
     }
 
     fn engine_lost(&self) {
         let mut inner = self.lock();
         let action = inner.machine.engine_lost();
-        let status = inner.machine.status();
+        self.publish(&inner);
         drop(inner);
-        self.publish(status);
         if let Some(Action::Revoke { epoch }) = action {
             tracing::warn!("the engine ended without having been asked to");
             self.revoke(epoch);
@@ -212,9 +212,8 @@ impl Leases {
                 inner.machine.scrub_failed(epoch);
             }
         }
-        let status = inner.machine.status();
+        self.publish(&inner);
         drop(inner);
-        self.publish(status);
     }
 }
 
