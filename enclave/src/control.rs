@@ -1,6 +1,6 @@
 //! The control plane: leases, keys and evidence over gRPC.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{pin::Pin, sync::Arc};
 
 use bytes::Bytes;
 use cloister_attestation::BootId;
@@ -8,10 +8,10 @@ use cloister_enclave_lease::{Epoch, State, Status as Lease};
 use cloister_proto as proto;
 use cloister_proto::{enclave_control_server::EnclaveControl, enclave_keys_server::EnclaveKeys};
 use cloister_session::TenantRef;
-use futures::Stream;
+use futures::{Stream, StreamExt};
 use tonic::{Request, Response, Status};
 
-use crate::{enclave::Enclave, load::LoadLevel, rate::RateLimit};
+use crate::{enclave::Enclave, load::LoadLevel, rate::RateLimit, updates::updates};
 
 /// Both services of one enclave.
 #[derive(Clone)]
@@ -41,7 +41,7 @@ impl Control {
         }
     }
 
-    fn lease(&self, applied: bool, lease: Lease) -> proto::LeaseStatus {
+    fn lease(&self, applied: bool, lease: Lease, load: LoadLevel) -> proto::LeaseStatus {
         let state = match lease.state {
             State::Scrubbing => proto::LeaseState::Scrubbing,
             State::Vacant => proto::LeaseState::Vacant,
@@ -59,7 +59,7 @@ impl Control {
                 .holder
                 .map(|holder| Bytes::copy_from_slice(holder.as_bytes()))
                 .unwrap_or_default(),
-            load: proto::Load::from(self.enclave.load()).into(),
+            load: proto::Load::from(load).into(),
             applied,
         }
     }
@@ -96,38 +96,23 @@ impl EnclaveControl for Control {
         let request = request.into_inner();
         let (tenant, expect) = (tenant(&request.tenant_ref)?, epoch(request.expect)?);
         let (applied, lease) = self.enclave.leases.grant(tenant, expect);
-        Ok(Response::new(self.lease(applied, lease)))
+        Ok(Response::new(self.lease(applied, lease, self.enclave.load())))
     }
 
     async fn drain(&self, request: Request<proto::DrainRequest>) -> Result<Response<proto::LeaseStatus>, Status> {
         let (applied, lease) = self.enclave.leases.drain(epoch(request.into_inner().expect)?);
-        Ok(Response::new(self.lease(applied, lease)))
+        Ok(Response::new(self.lease(applied, lease, self.enclave.load())))
     }
 
     type StatusStream = Pin<Box<dyn Stream<Item = Result<proto::LeaseStatus, Status>> + Send>>;
 
     async fn status(&self, _request: Request<proto::StatusRequest>) -> Result<Response<Self::StatusStream>, Status> {
-        let mut changes = self.enclave.leases.subscribe();
-        changes.mark_changed();
-        let mut every = tokio::time::interval(Duration::from_secs(1));
-        every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let state = (self.clone(), changes, every, self.enclave.load());
-        // A lease change at once; load at most once a second, and only when its level changed.
-        let stream = futures::stream::unfold(state, |(control, mut changes, mut every, last)| async move {
-            loop {
-                let changed = tokio::select! {
-                    changed = changes.changed() => { changed.ok()?; true }
-                    _ = every.tick() => false,
-                };
-                control.enclave.leases.contact();
-                let lease = *changes.borrow_and_update();
-                let load = control.enclave.load();
-                if changed || load != last {
-                    let message = control.lease(false, lease);
-                    return Some((Ok(message), (control, changes, every, load)));
-                }
-            }
+        let (control, seen) = (self.clone(), self.clone());
+        let updates = updates(self.enclave.leases.subscribe(), move || {
+            seen.enclave.leases.contact();
+            seen.enclave.load()
         });
+        let stream = updates.map(move |(lease, load)| Ok(control.lease(false, lease, load)));
         Ok(Response::new(Box::pin(stream)))
     }
 }

@@ -10,6 +10,7 @@ mod load;
 mod metrics;
 mod outbox;
 mod rate;
+mod updates;
 
 pub mod boot;
 pub mod cli;

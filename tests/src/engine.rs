@@ -9,6 +9,8 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::UnixStream;
 
+use crate::wait;
+
 /// The engine of an enclave, seen from behind.
 #[derive(Debug, Clone)]
 pub struct EngineSocket {
@@ -45,6 +47,10 @@ impl EngineSocket {
     }
 
     async fn call(&self, method: Method, path: &str, body: &str) -> Option<(StatusCode, Bytes)> {
+        wait::within("the engine's answer", self.exchange(method, path, body)).await
+    }
+
+    async fn exchange(&self, method: Method, path: &str, body: &str) -> Option<(StatusCode, Bytes)> {
         let stream = UnixStream::connect(&self.path).await.ok()?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.ok()?;
         tokio::spawn(connection);

@@ -90,8 +90,11 @@ impl Lying {
 
     /// The state now.
     pub async fn status(&self) -> LeaseStatus {
-        let mut stream = self.watch().await.expect("a stream");
-        stream.message().await.expect("a status").expect("a status")
+        wait::within("the state", async {
+            let mut stream = self.watch().await.expect("a stream");
+            stream.message().await.expect("a status").expect("a status")
+        })
+        .await
     }
 
     /// Waits for a state.
@@ -130,13 +133,17 @@ impl Lying {
             tenant_ref: Bytes::copy_from_slice(tenant.as_bytes()),
             expect: Some(expect),
         };
-        self.control().grant(request).await.expect("a status").into_inner()
+        let mut control = self.control();
+        let granted = wait::within("the answer to a grant", control.grant(request)).await;
+        granted.expect("a status").into_inner()
     }
 
     /// Drains, whatever the enclave makes of it.
     pub async fn drain(&self, expect: Epoch) -> LeaseStatus {
         let request = DrainRequest { expect: Some(expect) };
-        self.control().drain(request).await.expect("a status").into_inner()
+        let mut control = self.control();
+        let drained = wait::within("the answer to a drain", control.drain(request)).await;
+        drained.expect("a status").into_inner()
     }
 
     /// Gives the replica to a tenant as an honest scheduler does. Its epoch.
@@ -158,7 +165,9 @@ impl Lying {
         let request = KeyConfigsRequest {
             tenant_ref: Bytes::copy_from_slice(tenant.as_bytes()),
         };
-        let reply = self.keys().key_configs(request).await.expect("keys").into_inner();
+        let mut keys = self.keys();
+        let reply = wait::within("keys", keys.key_configs(request)).await;
+        let reply = reply.expect("keys").into_inner();
         let parse = |bytes: &Bytes| SignedKeyConfig::parse(bytes).expect("a key");
         reply.key_configs.iter().map(parse).collect()
     }
@@ -169,7 +178,9 @@ impl Lying {
             nonce: Bytes::copy_from_slice(&nonce),
             tenant_ref: Bytes::copy_from_slice(tenant.as_bytes()),
         };
-        let reply = self.keys().evidence(request).await.expect("evidence").into_inner();
+        let mut keys = self.keys();
+        let reply = wait::within("evidence", keys.evidence(request)).await;
+        let reply = reply.expect("evidence").into_inner();
         Evidence::from_json(&reply.evidence).expect("evidence")
     }
 
