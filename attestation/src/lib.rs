@@ -8,6 +8,7 @@
 
 pub mod binding;
 pub mod cbor;
+pub mod check;
 pub mod danger;
 pub mod evidence;
 pub mod identity;
@@ -20,15 +21,18 @@ pub mod workload;
 mod appraise;
 mod canonical_json;
 mod result;
+mod rules;
 mod tee;
 
 pub use appraise::{Refusal, appraise};
 pub use binding::enclave_id;
+pub use check::{Check, Checks, Dimension, Finding, Trust, TrustVector};
 pub use evidence::{CpuEvidence, Evidence, EvidenceError};
 pub use identity::{IdentityKey, signed_bytes};
 pub use ids::{BootId, EnclaveId, ModelDigest, PolicyHash, Sha256Digest, UnixTime, WorkloadDigest};
 pub use model::{ManifestError, ModelFile, ModelManifest};
 pub use policy::{AppraisalPolicy, Measurement, PlatformId, PolicyError};
 pub use result::{AttestationResult, AttestedPeer, Expired, Tier};
+pub use rules::Rules;
 pub use tee::{Tee, UnknownTee};
 pub use workload::{EngineConfinement, SwitchIsolation, Workload, WorkloadError};
