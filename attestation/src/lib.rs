@@ -16,6 +16,7 @@ pub mod ids;
 pub mod model;
 pub mod policy;
 pub mod snp;
+pub mod tdx;
 pub mod workload;
 
 mod appraise;

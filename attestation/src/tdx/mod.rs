@@ -1,0 +1,5 @@
+//! Intel TDX.
+
+mod policy;
+
+pub use self::policy::{BitSet, FixedBits, Fmspc, Ppid, TcbStatus, TdxPolicy, TeeTcbSvn};
