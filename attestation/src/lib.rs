@@ -18,6 +18,7 @@ pub mod policy;
 pub mod snp;
 pub mod tdx;
 pub mod workload;
+pub mod x509;
 
 mod appraise;
 mod canonical_json;

@@ -15,14 +15,15 @@ mod roots;
 
 use sev::firmware::guest::AttestationReport;
 
-use self::certificate::Certificate;
 use self::report::Report;
 use crate::ids::{Sha256Digest, UnixTime};
 use crate::policy::{AppraisalPolicy, Generation, KeyDigest, Measurement, PlatformId, TcbVersion};
+use crate::x509::{AwsLc, Certificate, SignatureScheme};
 
-pub use self::refusal::{CertificateRefusal, Role, SnpRefusal, TcbKind};
+pub use self::refusal::{Role, SnpRefusal, TcbKind};
 pub use self::report::{REPORT_LEN, SIGNED_LEN};
 pub use self::roots::{Anchor, SimulatedRootRefusal};
+pub use crate::x509::CertificateRefusal;
 
 /// Common name of a chip's certificate; a VLEK's, which a cloud provider holds for many chips, is another.
 const VCEK_NAME: &str = "SEV-VCEK";
@@ -56,8 +57,8 @@ pub struct VerifiedReport {
 pub fn verify(report: &[u8], vek: &[u8], trust: Trust<'_>, now: UnixTime) -> Result<VerifiedReport, SnpRefusal> {
     let report = Report::parse(report)?;
     let of_vcek = SnpRefusal::certificate(Role::Vcek);
-    let vcek = Certificate::parse(vek).map_err(&of_vcek)?;
-    let generation = vcek.generation().map_err(&of_vcek)?;
+    let vcek = Certificate::parse(vek, &[]).map_err(&of_vcek)?;
+    let generation = certificate::generation(&vcek).map_err(&of_vcek)?;
     let built_in;
     let anchor = match trust {
         Trust::Simulated(anchor) => anchor,
@@ -68,7 +69,12 @@ pub fn verify(report: &[u8], vek: &[u8], trust: Trust<'_>, now: UnixTime) -> Res
     };
     let valid_until = check_chain(&vcek, anchor, now)?;
     let signed = vcek
-        .check_signature(report.signed, &report.signature)
+        .has_signed(
+            SignatureScheme::EcdsaP384Fixed,
+            report.signed,
+            &report.signature,
+            &AwsLc,
+        )
         .map_err(&of_vcek)?;
     if !signed {
         return Err(SnpRefusal::Signature);
@@ -96,14 +102,17 @@ fn check_chain(vcek: &Certificate<'_>, anchor: &Anchor, now: UnixTime) -> Result
     ];
     for (role, certificate, issuer) in all {
         certificate
-            .check_issued_by(issuer)
+            .check_issued_by(issuer, SignatureScheme::RsaPssSha384, &AwsLc)
             .map_err(SnpRefusal::certificate(role))?;
         certificate.check_dates(now).map_err(SnpRefusal::certificate(role))?;
     }
     ark.check_authority(1).map_err(SnpRefusal::certificate(Role::Ark))?;
     ask.check_authority(0).map_err(SnpRefusal::certificate(Role::Ask))?;
-    vcek.check_leaf(VCEK_NAME)
+    vcek.check_not_authority()
         .map_err(SnpRefusal::certificate(Role::Vcek))?;
+    if vcek.common_name() != Some(VCEK_NAME) {
+        return Err(SnpRefusal::certificate(Role::Vcek)(CertificateRefusal::CommonName));
+    }
     Ok(vcek.not_after().min(ask.not_after()).min(ark.not_after()))
 }
 
@@ -111,10 +120,10 @@ fn check_chain(vcek: &Certificate<'_>, anchor: &Anchor, now: UnixTime) -> Result
 /// that firmware, would otherwise vouch for a newer one.
 fn check_chip(report: &AttestationReport, vcek: &Certificate<'_>, generation: Generation) -> Result<(), SnpRefusal> {
     let of_vcek = SnpRefusal::certificate(Role::Vcek);
-    if vcek.tcb(generation).map_err(&of_vcek)? != TcbVersion::from(report.reported_tcb) {
+    if certificate::tcb(vcek, generation).map_err(&of_vcek)? != TcbVersion::from(report.reported_tcb) {
         return Err(SnpRefusal::TcbMismatch);
     }
-    if vcek.hardware_id(generation).map_err(&of_vcek)? != report.chip_id {
+    if certificate::hardware_id(vcek, generation).map_err(&of_vcek)? != report.chip_id {
         return Err(SnpRefusal::ChipMismatch);
     }
     Ok(())

@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::ids::Sha256Digest;
 use crate::policy::{Generation, KeyDigest, Measurement, PlatformId, TcbVersion};
+use crate::x509::CertificateRefusal;
 
 /// A certificate of the chain, by its role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,50 +25,6 @@ impl fmt::Display for Role {
             Self::Vcek => "chip certificate (VCEK)",
         })
     }
-}
-
-/// What is wrong with one certificate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum CertificateRefusal {
-    /// Not one DER certificate of X.509 version 3, or bytes after it.
-    #[error("is not one DER certificate of X.509 version 3")]
-    Malformed,
-    /// Not signed with RSASSA-PSS, SHA-384, MGF1 with SHA-384 and a salt of 48 bytes.
-    #[error("is not signed with RSASSA-PSS and SHA-384")]
-    SignatureAlgorithm,
-    /// Its issuer is not the subject of the next certificate.
-    #[error("was not issued by the next certificate of the chain")]
-    Issuer,
-    /// The next certificate's key did not sign it.
-    #[error("is not signed by the next certificate of the chain")]
-    Signature,
-    /// Its validity has not begun.
-    #[error("is not valid yet: check this machine's clock")]
-    NotYetValid,
-    /// Its validity is over.
-    #[error("has expired: the operator must fetch a new one")]
-    Expired,
-    /// It may not sign certificates, or not as many below it.
-    #[error("is not a certificate authority for this depth")]
-    NotAnAuthority,
-    /// An authority where the chip's certificate should be.
-    #[error("is that of a certificate authority, not of a chip")]
-    Authority,
-    /// A critical extension that is not understood.
-    #[error("has a critical extension that is not understood")]
-    CriticalExtension,
-    /// An extension occurs twice.
-    #[error("has one extension twice")]
-    RepeatedExtension,
-    /// The common name is not the one of its role: a VLEK for a VCEK, for example.
-    #[error("does not have the common name of its role")]
-    CommonName,
-    /// The key is of another kind than its role has.
-    #[error("does not hold a key of the kind of its role")]
-    Key,
-    /// One of AMD's extensions is missing or malformed: product, firmware versions or chip id.
-    #[error("lacks a well-formed extension: {0}")]
-    Extension(&'static str),
 }
 
 /// Which TCB version of the report.

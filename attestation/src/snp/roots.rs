@@ -1,13 +1,10 @@
 //! The keys that everything rests on: AMD's, built in, or the SIMULATED one that a policy names.
 
-use der::Decode;
-use der::pem::decode_vec;
-
-use super::certificate::Certificate;
-use super::refusal::{CertificateRefusal, Role, SnpRefusal};
+use super::refusal::{Role, SnpRefusal};
 use crate::identity::sha256;
 use crate::ids::Sha256Digest;
 use crate::policy::Generation;
+use crate::x509::{Certificate, CertificateRefusal, pem_certificates};
 
 /// Root and intermediate in DER. Made only by [`Anchor::amd`] and [`Anchor::simulated`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,26 +62,24 @@ impl Anchor {
     }
 
     pub(super) fn ark(&self) -> Result<Certificate<'_>, SnpRefusal> {
-        Certificate::parse(&self.ark).map_err(SnpRefusal::certificate(Role::Ark))
+        Certificate::parse(&self.ark, &[]).map_err(SnpRefusal::certificate(Role::Ark))
     }
 
     pub(super) fn ask(&self) -> Result<Certificate<'_>, SnpRefusal> {
-        Certificate::parse(&self.ask).map_err(SnpRefusal::certificate(Role::Ask))
+        Certificate::parse(&self.ask, &[]).map_err(SnpRefusal::certificate(Role::Ask))
     }
 }
 
-const END: &str = "-----END CERTIFICATE-----";
-
 /// Exactly two certificates, with nothing but white space around them.
 fn split_chain(chain: &str) -> Option<[Vec<u8>; 2]> {
-    let first = chain.find(END)?.checked_add(END.len())?;
-    let (intermediate, root) = chain.split_at_checked(first)?;
-    Some([certificate_der(intermediate)?, certificate_der(root)?])
+    let [intermediate, root] = <[Vec<u8>; 2]>::try_from(pem_certificates(chain, 2).ok()?).ok()?;
+    // What is hashed is what is parsed: a certificate and nothing after it.
+    (Certificate::parse(&intermediate, &[]).is_ok() && Certificate::parse(&root, &[]).is_ok())
+        .then_some([intermediate, root])
 }
 
 /// The one certificate of `pem`.
 fn certificate_der(pem: &str) -> Option<Vec<u8>> {
-    let (label, der) = decode_vec(pem.trim().as_bytes()).ok()?;
-    // A certificate and nothing after it: what is hashed is what is parsed.
-    (label == "CERTIFICATE" && x509_cert::Certificate::from_der(&der).is_ok()).then_some(der)
+    let [der] = <[Vec<u8>; 1]>::try_from(pem_certificates(pem, 1).ok()?).ok()?;
+    Some(der)
 }
