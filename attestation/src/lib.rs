@@ -14,6 +14,7 @@ pub mod evidence;
 pub mod identity;
 pub mod ids;
 pub mod model;
+pub mod nvidia;
 pub mod policy;
 pub mod snp;
 pub mod tdx;

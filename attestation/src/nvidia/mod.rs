@@ -1,0 +1,5 @@
+//! NVIDIA GPUs (Hopper, Blackwell) and NVSwitches (LS10).
+
+pub mod policy;
+
+pub use self::policy::{DeviceArch, DeviceSerial, DriverVersion, FeatureMode, NvidiaPolicy, VbiosVersion};
