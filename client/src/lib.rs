@@ -6,6 +6,7 @@
 
 pub mod backend;
 pub mod clock;
+pub mod collateral;
 pub mod config;
 pub mod doctor;
 pub mod failure;
