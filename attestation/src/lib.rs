@@ -10,6 +10,7 @@ pub mod binding;
 pub mod cbor;
 pub mod check;
 pub mod danger;
+pub mod ear;
 pub mod evidence;
 pub mod identity;
 pub mod ids;
