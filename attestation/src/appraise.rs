@@ -3,7 +3,9 @@
 use subtle::ConstantTimeEq;
 
 use crate::binding::{self, NONCE_LEN};
-use crate::evidence::{CpuEvidence, Evidence};
+use crate::bundle::CpuEvidence;
+use crate::endorsements::Endorsements;
+use crate::evidence::Evidence;
 use crate::ids::UnixTime;
 use crate::policy::{AppraisalPolicy, WorkloadRefusal};
 use crate::result::{AttestationResult, Tier};
@@ -28,12 +30,9 @@ pub enum Refusal {
     /// The SIMULATED chain is not the one that the policy names.
     #[error(transparent)]
     SimulatedRoot(#[from] SimulatedRootRefusal),
-    /// A SIMULATED TEE's evidence without its chain.
-    #[error("evidence of a SIMULATED TEE comes without its chain")]
-    MissingChain,
-    /// A real TEE's evidence with a chain of its own: its roots are built in.
-    #[error("evidence of TEE {0} brings its own root certificates: the real ones are built in")]
-    UnexpectedChain(Tee),
+    /// No CPU, to which everything else is bound.
+    #[error("evidence of an enclave comes without that of its CPU")]
+    NoCpu,
     /// The report, its chain or what it says is refused.
     #[error(transparent)]
     Snp(#[from] SnpRefusal),
@@ -56,16 +55,19 @@ pub fn appraise(
     nonce: &[u8; NONCE_LEN],
     now: UnixTime,
     policy: &AppraisalPolicy,
+    endorsements: &Endorsements,
 ) -> Result<AttestationResult, Refusal> {
-    let tee = evidence.cpu.tee;
+    let Endorsements {} = endorsements;
+    let cpu = evidence.bundle.cpu.as_ref().ok_or(Refusal::NoCpu)?;
+    let tee = cpu.tee();
     if !policy.tees.contains(&tee) {
         return Err(Refusal::TeeNotAllowed(tee));
     }
     // Said by the enclave and proven below: a separate answer for the common mistake.
-    if evidence.nonce != *nonce {
+    if evidence.bundle.nonce.as_deref() != Some(nonce) {
         return Err(Refusal::Nonce);
     }
-    let (report, tier) = verify_cpu(&evidence.cpu, now, policy)?;
+    let (report, tier) = verify_cpu(cpu, now, policy)?;
     let enclave_id = evidence.enclave_id();
     let expected = binding::report_data(nonce, &enclave_id, &evidence.devices_digest());
     if !bool::from(report.report_data().ct_eq(&expected)) {
@@ -89,17 +91,15 @@ pub fn appraise(
 }
 
 fn verify_cpu(cpu: &CpuEvidence, now: UnixTime, policy: &AppraisalPolicy) -> Result<(VerifiedReport, Tier), Refusal> {
-    let verify = |trust| snp::verify(&cpu.report, &cpu.vek, trust, now);
-    match (cpu.tee, &cpu.chain) {
-        (Tee::Snp, None) => Ok((verify(Trust::Amd)?, Tier::Affirming)),
-        (Tee::Snp, Some(_)) => Err(Refusal::UnexpectedChain(cpu.tee)),
-        (Tee::Simulated, chain) => {
+    match cpu {
+        CpuEvidence::Snp { report, vek } => Ok((snp::verify(report, vek, Trust::Amd, now)?, Tier::Affirming)),
+        CpuEvidence::Simulated { report, vek, chain } => {
             let trusted = policy.danger.simulated_tee.as_ref();
             let trusted = trusted.ok_or(Refusal::SimulatedNotAllowed)?;
-            let chain = chain.as_deref().ok_or(Refusal::MissingChain)?;
             let anchor = Anchor::simulated(chain, trusted)?;
-            Ok((verify(Trust::Simulated(&anchor))?, Tier::Warning))
+            let verified = snp::verify(report, vek, Trust::Simulated(&anchor), now)?;
+            Ok((verified, Tier::Warning))
         }
-        (Tee::Tdx, _) => Err(Refusal::NoVerifier(cpu.tee)),
+        CpuEvidence::Tdx { .. } => Err(Refusal::NoVerifier(cpu.tee())),
     }
 }

@@ -7,6 +7,7 @@
 //! [`AttestedPeer`], which sealing needs. Every other end is a [`Refusal`].
 
 pub mod binding;
+pub mod bundle;
 pub mod cbor;
 pub mod check;
 pub mod danger;
@@ -24,14 +25,17 @@ pub mod x509;
 
 mod appraise;
 mod canonical_json;
+mod endorsements;
 mod result;
 mod rules;
 mod tee;
 
 pub use appraise::{Refusal, appraise};
 pub use binding::enclave_id;
+pub use bundle::{Bundle, BundleError, CpuEvidence, DeviceArch, DeviceEvidence};
 pub use check::{Check, Checks, Dimension, Finding, Trust, TrustVector};
-pub use evidence::{CpuEvidence, Evidence, EvidenceError};
+pub use endorsements::Endorsements;
+pub use evidence::{Evidence, EvidenceError};
 pub use identity::{IdentityKey, signed_bytes};
 pub use ids::{BootId, EnclaveId, ModelDigest, PolicyHash, Sha256Digest, UnixTime, WorkloadDigest};
 pub use model::{ManifestError, ModelFile, ModelManifest};

@@ -11,7 +11,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use cloister_attestation::evidence::MAX_EVIDENCE_LEN;
 use cloister_attestation::{
-    AppraisalPolicy, AttestationResult, Evidence, EvidenceError, Refusal, Sha256Digest, Tee, UnixTime, appraise,
+    AppraisalPolicy, AttestationResult, Endorsements, Evidence, EvidenceError, Refusal, Sha256Digest, Tee, UnixTime,
+    appraise,
 };
 use cloister_session::opener::Ended;
 use cloister_session::receipt::{Outcome, Receipt, ReceiptError, SignedReceipt};
@@ -202,7 +203,14 @@ pub fn verify_file(path: &Path, policy: &AppraisalPolicy) -> Result<VerifiedRece
         .decode(&side.evidence)
         .map_err(|_| format(&evidence_path, "an evidence file"))?;
     let evidence = Evidence::from_json(&json)?;
-    let attestation = appraise(&evidence, side.nonce.as_bytes(), UnixTime(side.appraised_at), policy)?;
+    let appraised_at = UnixTime(side.appraised_at);
+    let attestation = appraise(
+        &evidence,
+        side.nonce.as_bytes(),
+        appraised_at,
+        policy,
+        &Endorsements::default(),
+    )?;
     let receipt = signed.verify(attestation.identity_key())?;
     check_copies(path, &file, &signed, &receipt)?;
     check_same(&receipt, &attestation)?;

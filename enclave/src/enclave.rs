@@ -170,13 +170,9 @@ impl Enclave {
     /// [`AttesterError`].
     pub fn evidence(&self, nonce: [u8; 32]) -> Result<Evidence, AttesterError> {
         let bound = report_data(&nonce, &self.facts.enclave_id, &devices_digest(&[]));
-        Ok(Evidence {
-            identity_key: self.identity.public(),
-            boot_id: self.facts.boot_id,
-            workload: self.workload.clone(),
-            nonce,
-            cpu: self.attester.evidence(&bound)?,
-        })
+        let (key, boot) = (self.identity.public(), self.facts.boot_id);
+        let cpu = self.attester.evidence(&bound)?;
+        Ok(Evidence::of_cpu(key, boot, self.workload.clone(), &nonce, cpu))
     }
 
     /// The key windows, for finding and opening.

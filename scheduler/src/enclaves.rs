@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use cloister_attestation::evidence::MAX_EVIDENCE_LEN;
 use cloister_proto::{
     KeyConfigsRequest, enclave_control_client::EnclaveControlClient, enclave_keys_client::EnclaveKeysClient,
 };
@@ -12,7 +13,7 @@ use cloister_transport::{ClientError, ClientLimits, ClientTls, Http2Client};
 use http::Uri;
 
 /// Longest gRPC message of an enclave: evidence is the largest.
-pub(crate) const MAX_MESSAGE: usize = 128 * 1024;
+pub(crate) const MAX_MESSAGE: usize = MAX_EVIDENCE_LEN + 64 * 1024;
 
 /// One enclave.
 #[derive(Clone, Debug)]

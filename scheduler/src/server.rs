@@ -13,7 +13,7 @@ use axum::{
     routing::{get, post},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
-use cloister_attestation::{EnclaveId, ModelDigest};
+use cloister_attestation::{EnclaveId, ModelDigest, evidence::MAX_EVIDENCE_LEN};
 use cloister_proto::EvidenceRequest;
 use cloister_scheduler_core::{Rejection, Request};
 use cloister_session::{REQUEST_MEDIA_TYPE, RESPONSE_MEDIA_TYPE, TenantRef, outer::Header};
@@ -37,8 +37,6 @@ use crate::{
 
 /// Longest body of a request for evidence.
 const MAX_EVIDENCE_REQUEST: usize = 1024;
-/// Longest evidence that is passed on.
-const MAX_EVIDENCE: usize = 64 * 1024;
 /// Time for an enclave to make evidence: an attestation report takes a while.
 const EVIDENCE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(20);
 
@@ -290,7 +288,7 @@ impl Service {
             }
             Err(_) => return Err(Code::CandidateUnavailable),
         };
-        if reply.len() > MAX_EVIDENCE {
+        if reply.len() > MAX_EVIDENCE_LEN {
             return Err(Code::UpstreamFailed);
         }
         let json = HeaderValue::from_static("application/json");

@@ -11,8 +11,8 @@ use std::{
 };
 
 use cloister_attestation::{
-    AttestedPeer, BootId, EngineConfinement, Evidence, Measurement, ModelDigest, PolicyHash, Sha256Digest,
-    SwitchIsolation, Tee, UnixTime, Workload, appraise,
+    AttestedPeer, BootId, Endorsements, EngineConfinement, Evidence, Measurement, ModelDigest, PolicyHash,
+    Sha256Digest, SwitchIsolation, Tee, UnixTime, Workload, appraise,
     binding::{devices_digest, enclave_id, report_data},
     danger::simulated_policy,
 };
@@ -118,17 +118,11 @@ fn attest(identity: &SigningKey) -> AttestedPeer {
     let (tee, root, now) = platform();
     let (workload, nonce) = (workload(), [6; 32]);
     let enclave = enclave_id(&identity.public(), &BOOT, &workload.digest());
-    let evidence = Evidence {
-        identity_key: identity.public(),
-        boot_id: BOOT,
-        cpu: tee
-            .evidence(&report_data(&nonce, &enclave, &devices_digest(&[])))
-            .unwrap(),
-        workload,
-        nonce,
-    };
+    let bound = report_data(&nonce, &enclave, &devices_digest(&[]));
+    let evidence = Evidence::of_cpu(identity.public(), BOOT, workload, &nonce, tee.evidence(&bound).unwrap());
     let policy = simulated_policy(*root, Measurement::from_bytes(MEASUREMENT), &evidence.workload);
-    AttestedPeer::new(appraise(&evidence, &nonce, *now, &policy).unwrap(), *now).unwrap()
+    let result = appraise(&evidence, &nonce, *now, &policy, &Endorsements::default()).unwrap();
+    AttestedPeer::new(result, *now).unwrap()
 }
 
 fn facts(identity: &SigningKey, padding: PaddingProfile) -> EnclaveFacts {

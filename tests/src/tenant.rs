@@ -5,7 +5,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use cloister_attestation::{AttestedPeer, ModelDigest, PolicyHash, UnixTime, appraise};
+use cloister_attestation::{AttestedPeer, Endorsements, ModelDigest, PolicyHash, UnixTime, appraise};
 use cloister_session::{
     TenantId, TenantRef,
     client::{SealRequest, SealedRequest, seal},
@@ -99,7 +99,8 @@ impl Trust {
     async fn new(tenant: &Tenant, enclave: &Enclave, lying: &Lying) -> Self {
         let (nonce, reference) = (random(), tenant.reference());
         let evidence = lying.evidence(nonce, reference).await;
-        let result = appraise(&evidence, &nonce, now(), enclave.policy()).expect("good evidence");
+        let result =
+            appraise(&evidence, &nonce, now(), enclave.policy(), &Endorsements::default()).expect("good evidence");
         Self {
             peer: AttestedPeer::new(result, now()).expect("fresh evidence"),
             keys: lying.key_configs(reference).await,

@@ -157,13 +157,8 @@ impl FakeEnclave {
 
     fn evidence(&self, nonce: [u8; 32]) -> Vec<u8> {
         let report_data = binding::report_data(&nonce, &self.id(), &binding::devices_digest(&[]));
-        let evidence = Evidence {
-            identity_key: self.identity.public(),
-            boot_id: self.boot_id,
-            workload: workload(),
-            nonce,
-            cpu: tested().tee.evidence(&report_data).unwrap(),
-        };
+        let (key, cpu) = (self.identity.public(), tested().tee.evidence(&report_data).unwrap());
+        let evidence = Evidence::of_cpu(key, self.boot_id, workload(), &nonce, cpu);
         evidence.to_json().into_bytes()
     }
 

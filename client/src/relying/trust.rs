@@ -2,7 +2,9 @@
 
 use super::upstream::Upstream;
 use crate::failure::{Code, Failure};
-use cloister_attestation::{AppraisalPolicy, AttestedPeer, EnclaveId, Evidence, PolicyHash, UnixTime, appraise};
+use cloister_attestation::{
+    AppraisalPolicy, AttestedPeer, EnclaveId, Endorsements, Evidence, PolicyHash, UnixTime, appraise,
+};
 use cloister_session::TenantRef;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -160,7 +162,8 @@ impl Trust {
         now: UnixTime,
     ) -> Result<Attested, String> {
         let evidence = Evidence::from_json(&bytes).map_err(|error| error.to_string())?;
-        let result = appraise(&evidence, &nonce, now, &self.policy).map_err(|error| error.to_string())?;
+        let result = appraise(&evidence, &nonce, now, &self.policy, &Endorsements::default())
+            .map_err(|error| error.to_string())?;
         if result.enclave_id() != *expected {
             return Err("the evidence is of another enclave than the one asked for".to_owned());
         }

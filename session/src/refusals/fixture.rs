@@ -7,8 +7,8 @@ use std::{
 };
 
 use cloister_attestation::{
-    AttestedPeer, BootId, EngineConfinement, Evidence, Measurement, ModelDigest, PolicyHash, Sha256Digest,
-    SwitchIsolation, Tee, UnixTime, Workload, appraise,
+    AttestedPeer, BootId, Endorsements, EngineConfinement, Evidence, Measurement, ModelDigest, PolicyHash,
+    Sha256Digest, SwitchIsolation, Tee, UnixTime, Workload, appraise,
     binding::{devices_digest, enclave_id, report_data},
     danger::simulated_policy,
 };
@@ -180,22 +180,16 @@ impl Enclave {
 fn attest(identity: &SigningKey, boot_id: BootId) -> AttestedPeer {
     let (workload, nonce) = (workload(), [0x77; 32]);
     let enclave = enclave_id(&identity.public(), &boot_id, &workload.digest());
-    let evidence = Evidence {
-        identity_key: identity.public(),
-        boot_id,
-        cpu: platform()
-            .tee
-            .evidence(&report_data(&nonce, &enclave, &devices_digest(&[])))
-            .unwrap(),
-        workload,
-        nonce,
-    };
+    let bound = report_data(&nonce, &enclave, &devices_digest(&[]));
+    let cpu = platform().tee.evidence(&bound).unwrap();
+    let evidence = Evidence::of_cpu(identity.public(), boot_id, workload, &nonce, cpu);
     let policy = simulated_policy(
         platform().root,
         Measurement::from_bytes(MEASUREMENT),
         &evidence.workload,
     );
-    AttestedPeer::new(appraise(&evidence, &nonce, now(), &policy).unwrap(), now()).unwrap()
+    let result = appraise(&evidence, &nonce, now(), &policy, &Endorsements::default()).unwrap();
+    AttestedPeer::new(result, now()).unwrap()
 }
 
 /// A tenant and its only member.

@@ -6,8 +6,8 @@ use std::{
 };
 
 use cloister_attestation::{
-    AttestedPeer, BootId, EngineConfinement, Evidence, Measurement, ModelDigest, PolicyHash, Sha256Digest,
-    SwitchIsolation, Tee, UnixTime, Workload, appraise,
+    AttestedPeer, BootId, Endorsements, EngineConfinement, Evidence, Measurement, ModelDigest, PolicyHash,
+    Sha256Digest, SwitchIsolation, Tee, UnixTime, Workload, appraise,
     binding::{devices_digest, enclave_id, report_data},
     danger::simulated_policy,
 };
@@ -293,16 +293,11 @@ fn attest(identity: &SigningKey, boot_id: BootId, now: UnixTime) -> AttestedPeer
     let root = SimulatedTee::root_hash(simulated_tee()).expect("its root");
     let (workload, nonce) = (workload(), [7; 32]);
     let enclave = enclave_id(&identity.public(), &boot_id, &workload.digest());
-    let evidence = Evidence {
-        identity_key: identity.public(),
-        boot_id,
-        cpu: tee
-            .evidence(&report_data(&nonce, &enclave, &devices_digest(&[])))
-            .expect("a report"),
-        workload,
-        nonce,
-    };
+    let bound = report_data(&nonce, &enclave, &devices_digest(&[]));
+    let cpu = tee.evidence(&bound).expect("a report");
+    let evidence = Evidence::of_cpu(identity.public(), boot_id, workload, &nonce, cpu);
     let measurement = Measurement::from_bytes(MEASUREMENT);
     let policy = simulated_policy(root, measurement, &evidence.workload);
-    AttestedPeer::new(appraise(&evidence, &nonce, now, &policy).expect("good evidence"), now).expect("fresh evidence")
+    let result = appraise(&evidence, &nonce, now, &policy, &Endorsements::default()).expect("good evidence");
+    AttestedPeer::new(result, now).expect("fresh evidence")
 }

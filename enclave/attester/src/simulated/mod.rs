@@ -110,11 +110,10 @@ impl Attester for SimulatedTee {
             report_id: &self.report_id,
             chip_id: &self.chip_id,
         };
-        Ok(CpuEvidence {
-            tee: Tee::Simulated,
+        Ok(CpuEvidence::Simulated {
             report: report::sign(fields.unsigned(), &self.key)?.to_vec(),
             vek: self.vcek.clone(),
-            chain: Some(self.chain.clone()),
+            chain: self.chain.clone(),
         })
     }
 }

@@ -15,7 +15,7 @@ use der::{Decode, Encode};
 use spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned};
 use x509_cert::ext::Extension;
 
-use crate::support::{NOW, certificate, refused_chain, sign_again, verdict, with_chain, world};
+use crate::support::{NOW, certificate, parts, refused_chain, report, sign_again, verdict, with_chain, world};
 
 /// What a signed certificate authority looks like here; tests change one thing.
 fn ask_spec() -> Spec {
@@ -367,7 +367,7 @@ fn a_synthetic_turin_is_read_by_its_own_layout() {
         spec.sign(&world.chain.ask_key).unwrap()
     };
     let (mut evidence, mut policy) = with_chain(&world.chain.ark, &world.chain.ask, &issue(id));
-    let report = &mut evidence.cpu.report;
+    let report = report(&mut evidence);
     report[0x188..0x18a].copy_from_slice(&[0x1a, 0x02]);
     report[0x1a8..0x1e0].fill(0);
     for at in [0x38, 0x180, 0x1e0, 0x1f0] {
@@ -384,12 +384,12 @@ fn a_synthetic_turin_is_read_by_its_own_layout() {
         let expected = SnpRefusal::TcbBelowFloor { kind, found };
         assert_eq!(verdict(&evidence, &policy).unwrap_err(), expected.into());
     }
-    evidence.cpu.vek = issue(&world.chip.id);
+    *parts(&mut evidence).1 = issue(&world.chip.id);
     let expected = certificate(Role::Vcek, Reason::Extension("hwID"));
     assert_eq!(verdict(&evidence, &policy).unwrap_err(), expected.into());
     let mut spec = world.chip.spec(NOW).unwrap();
     spec.extensions = vcek_extensions("Turin", &SIMULATED_TCB, id).unwrap();
-    evidence.cpu.vek = spec.sign(&world.chain.ask_key).unwrap();
+    *parts(&mut evidence).1 = spec.sign(&world.chain.ask_key).unwrap();
     let expected = certificate(Role::Vcek, Reason::Extension("fmcSPL"));
     assert_eq!(verdict(&evidence, &policy).unwrap_err(), expected.into());
 }

@@ -4,14 +4,14 @@ use cloister_attestation::identity::sha256;
 use cloister_attestation::policy::{MaxAge, WorkloadRefusal};
 use cloister_attestation::snp::{CertificateRefusal, Role, SimulatedRootRefusal, SnpRefusal};
 use cloister_attestation::{
-    AppraisalPolicy, AttestedPeer, BootId, EngineConfinement, Evidence, IdentityKey, ModelDigest, Refusal,
-    Sha256Digest, SwitchIsolation, Tee, Tier, UnixTime, Workload, appraise,
+    AppraisalPolicy, AttestedPeer, BootId, CpuEvidence, Endorsements, EngineConfinement, Evidence, IdentityKey,
+    ModelDigest, Refusal, Sha256Digest, SwitchIsolation, Tee, Tier, UnixTime, Workload, appraise,
 };
 use cloister_enclave_attester::Attester;
 
 use crate::support::{
-    ENGINE, MODEL, MODEL_NAME, NOW, certificate, chain_pem, evidence, evidence_by, patched, pem, policy,
-    policy_by_parts, refused, verdict, with_chain, workload, world,
+    ENGINE, MODEL, MODEL_NAME, NOW, certificate, chain_pem, evidence, evidence_by, parts, patched, pem, policy,
+    policy_by_parts, refused, report, verdict, with_chain, workload, world,
 };
 
 #[test]
@@ -87,25 +87,21 @@ fn the_simulated_chain_is_exactly_two_certificates() {
         pem("CERTIFICATE", ask) + &pem("PUBLIC KEY", ark),
         pem("CERTIFICATE", ask) + &pem("CERTIFICATE", &[ark.as_slice(), &[0]].concat()),
     ] {
-        evidence.cpu.chain = Some(chain);
+        *parts(&mut evidence).2 = chain;
         let expected = Refusal::SimulatedRoot(SimulatedRootRefusal::Malformed);
         assert_eq!(refused(&evidence, &policy()), expected);
     }
-    evidence.cpu.chain = None;
-    assert_eq!(refused(&evidence, &policy()), Refusal::MissingChain);
 }
 
 #[test]
 fn simulated_evidence_is_not_taken_for_real() {
     let (mut evidence, mut policy) = (evidence(), policy());
     policy.tees = [Tee::Snp, Tee::Tdx, Tee::Simulated].into();
-    evidence.cpu.tee = Tee::Snp;
-    assert_eq!(refused(&evidence, &policy), Refusal::UnexpectedChain(Tee::Snp));
-    evidence.cpu.chain = None;
+    let (report, vek, _) = parts(&mut evidence);
+    let (report, vek) = (report.clone(), vek.clone());
+    evidence.bundle.cpu = Some(CpuEvidence::Snp { report, vek });
     let issuer = certificate(Role::Vcek, CertificateRefusal::Issuer);
     assert_eq!(refused(&evidence, &policy), Refusal::Snp(issuer));
-    evidence.cpu.tee = Tee::Tdx;
-    assert_eq!(refused(&evidence, &policy), Refusal::NoVerifier(Tee::Tdx));
 }
 
 // === binding ===
@@ -113,12 +109,12 @@ fn simulated_evidence_is_not_taken_for_real() {
 #[test]
 fn evidence_for_another_nonce_is_refused() {
     let other = [0x12; 32];
-    let refusal = appraise(&evidence(), &other, NOW, &policy()).unwrap_err();
+    let refusal = appraise(&evidence(), &other, NOW, &policy(), &Endorsements::default()).unwrap_err();
     assert_eq!(refusal, Refusal::Nonce);
     // Relabelled with the nonce that is asked for: the report still carries the old one.
     let mut relabelled = evidence();
-    relabelled.nonce = other;
-    let refusal = appraise(&relabelled, &other, NOW, &policy()).unwrap_err();
+    relabelled.bundle.nonce = Some(other.into());
+    let refusal = appraise(&relabelled, &other, NOW, &policy(), &Endorsements::default()).unwrap_err();
     assert_eq!(refusal, Refusal::Binding);
 }
 
@@ -146,7 +142,7 @@ fn a_swapped_workload_is_refused() {
 #[test]
 fn all_64_bytes_of_the_report_data_are_compared() {
     for at in [0x50, 0x6f, 0x70, 0x8f] {
-        let byte = evidence().cpu.report[at] ^ 1;
+        let byte = report(&mut evidence())[at] ^ 1;
         assert_eq!(refused(&patched(at, &[byte]), &policy()), Refusal::Binding, "{at:#x}");
     }
 }
@@ -301,6 +297,6 @@ fn the_policy_and_the_certificates_bound_the_life_of_a_result() {
 #[test]
 fn a_report_that_was_changed_after_it_was_signed_is_refused() {
     let mut evidence = evidence();
-    evidence.cpu.report[0x90] ^= 1;
+    report(&mut evidence)[0x90] ^= 1;
     assert_eq!(refused(&evidence, &policy()), Refusal::Snp(SnpRefusal::Signature));
 }

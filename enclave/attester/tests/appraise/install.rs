@@ -4,12 +4,12 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use cloister_attestation::Tee;
+use cloister_attestation::{Endorsements, Tee, appraise};
 use cloister_enclave_attester::simulated::FILE_NAME;
 use cloister_enclave_attester::{Attester, AttesterError, SimulatedTee};
 use tempfile::tempdir;
 
-use crate::support::{MEASUREMENT, evidence_by, policy, workload, write};
+use crate::support::{MEASUREMENT, NONCE, evidence_by, policy, workload, write};
 
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o777
@@ -38,7 +38,7 @@ fn an_installed_tee_is_accepted_under_the_hash_that_was_told_and_kept_when_insta
     let seconds = fs::metadata(dir.join(FILE_NAME)).unwrap().modified().unwrap();
     let seconds = seconds.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     let now = cloister_attestation::UnixTime(seconds);
-    let result = cloister_attestation::appraise(&evidence, &evidence.nonce, now, &policy).unwrap();
+    let result = appraise(&evidence, &NONCE, now, &policy, &Endorsements::default()).unwrap();
     assert_eq!(result.platform_id(), tee.platform_id());
     let again = SimulatedTee::open(&dir, MEASUREMENT).unwrap();
     assert_eq!(again.platform_id(), tee.platform_id(), "the chip stays the same");

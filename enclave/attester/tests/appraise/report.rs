@@ -6,11 +6,11 @@ use cloister_attestation::{AppraisalPolicy, Measurement, Refusal, Sha256Digest, 
 use cloister_enclave_attester::Attester;
 use cloister_enclave_attester::simulated::pki;
 
-use crate::support::{evidence, patched, policy, refused, refused_report, sign_again, verdict, world};
+use crate::support::{evidence, patched, policy, refused, refused_report, report, sign_again, verdict, world};
 
 #[test]
 fn patching_and_signing_again_is_accepted_by_itself() {
-    let same = evidence().cpu.report[0x50];
+    let same = report(&mut evidence())[0x50];
     assert!(verdict(&patched(0x50, &[same]), &policy()).is_ok());
 }
 
@@ -20,7 +20,7 @@ fn patching_and_signing_again_is_accepted_by_itself() {
 fn other_lengths_are_refused() {
     for length in [0, 1183, 1185] {
         let mut evidence = evidence();
-        evidence.cpu.report.resize(length, 0);
+        report(&mut evidence).resize(length, 0);
         let refusal = refused(&evidence, &policy());
         assert_eq!(refusal, Refusal::Snp(SnpRefusal::Length(length)));
     }
@@ -39,9 +39,9 @@ fn reserved_bytes_are_refused() {
     // Behind the launch TCB, in the signature's padding, behind the signature.
     for at in [0x210, 0x2a0 + 48, 0x2e8 + 71, 0x330, 0x49f] {
         let mut evidence = patched(0, &[5]);
-        evidence.cpu.report[at] = 1;
+        report(&mut evidence)[at] = 1;
         if at < 0x2a0 {
-            sign_again(&mut evidence.cpu.report, &world().chip.key);
+            sign_again(report(&mut evidence), &world().chip.key);
         }
         let refusal = refused(&evidence, &policy());
         assert_eq!(refusal, Refusal::Snp(SnpRefusal::Malformed), "{at:#x}");
@@ -85,14 +85,14 @@ fn a_masked_chip_id_is_refused() {
 #[test]
 fn an_unsigned_report_is_refused() {
     let mut evidence = evidence();
-    evidence.cpu.report[0x2a0..].fill(0);
+    report(&mut evidence)[0x2a0..].fill(0);
     assert_eq!(refused(&evidence, &policy()), Refusal::Snp(SnpRefusal::Signature));
 }
 
 #[test]
 fn a_report_signed_by_another_key_is_refused() {
     let mut evidence = evidence();
-    sign_again(&mut evidence.cpu.report, &pki::Chip::generate().unwrap().key);
+    sign_again(report(&mut evidence), &pki::Chip::generate().unwrap().key);
     assert_eq!(refused(&evidence, &policy()), Refusal::Snp(SnpRefusal::Signature));
 }
 
@@ -101,7 +101,7 @@ fn a_report_signed_by_another_key_is_refused() {
 #[test]
 fn firmware_that_the_certificate_does_not_name_is_refused() {
     for at in [0x180, 0x181, 0x186, 0x187] {
-        let newer = evidence().cpu.report[at] + 1;
+        let newer = report(&mut evidence())[at] + 1;
         assert_eq!(refused_report(at, &[newer]), SnpRefusal::TcbMismatch, "{at:#x}");
     }
 }
@@ -109,7 +109,7 @@ fn firmware_that_the_certificate_does_not_name_is_refused() {
 #[test]
 fn a_chip_that_the_certificate_does_not_name_is_refused() {
     for at in [0x1a0, 0x1df] {
-        let other = evidence().cpu.report[at] ^ 1;
+        let other = report(&mut evidence())[at] ^ 1;
         assert_eq!(refused_report(at, &[other]), SnpRefusal::ChipMismatch, "{at:#x}");
     }
 }

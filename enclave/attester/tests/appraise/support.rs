@@ -11,8 +11,8 @@ use aws_lc_rs::signature::EcdsaKeyPair;
 use cloister_attestation::identity::sha256;
 use cloister_attestation::snp::{CertificateRefusal, Role, SnpRefusal};
 use cloister_attestation::{
-    AppraisalPolicy, AttestationResult, BootId, CpuEvidence, EngineConfinement, Evidence, IdentityKey, ModelDigest,
-    Refusal, Sha256Digest, SwitchIsolation, Tee, UnixTime, Workload, appraise, binding, danger,
+    AppraisalPolicy, AttestationResult, BootId, CpuEvidence, Endorsements, EngineConfinement, Evidence, IdentityKey,
+    ModelDigest, Refusal, Sha256Digest, SwitchIsolation, UnixTime, Workload, appraise, binding, danger,
 };
 use cloister_enclave_attester::simulated::{FILE_NAME, pki};
 use cloister_enclave_attester::{Attester, SimulatedTee};
@@ -81,21 +81,10 @@ pub(crate) fn workload() -> Workload {
 
 /// Evidence by `tee` that answers [`NONCE`].
 pub(crate) fn evidence_by(tee: &dyn Attester, workload: Workload) -> Evidence {
-    let mut evidence = Evidence {
-        identity_key: IdentityKey::from_raw([0x55; 32]),
-        boot_id: BootId::from_bytes([0x66; 16]),
-        workload,
-        nonce: NONCE,
-        cpu: CpuEvidence {
-            tee: Tee::Simulated,
-            report: Vec::new(),
-            vek: Vec::new(),
-            chain: None,
-        },
-    };
-    let report_data = binding::report_data(&NONCE, &evidence.enclave_id(), &evidence.devices_digest());
-    evidence.cpu = tee.evidence(&report_data).unwrap();
-    evidence
+    let (key, boot) = (IdentityKey::from_raw([0x55; 32]), BootId::from_bytes([0x66; 16]));
+    let enclave = binding::enclave_id(&key, &boot, &workload.digest());
+    let report_data = binding::report_data(&NONCE, &enclave, &binding::devices_digest(&[]));
+    Evidence::of_cpu(key, boot, workload, &NONCE, tee.evidence(&report_data).unwrap())
 }
 
 pub(crate) fn evidence() -> Evidence {
@@ -115,12 +104,25 @@ pub(crate) fn policy_by_parts() -> AppraisalPolicy {
 }
 
 pub(crate) fn verdict(evidence: &Evidence, policy: &AppraisalPolicy) -> Result<AttestationResult, Refusal> {
-    appraise(evidence, &NONCE, NOW, policy)
+    appraise(evidence, &NONCE, NOW, policy, &Endorsements::default())
 }
 
 #[track_caller]
 pub(crate) fn refused(evidence: &Evidence, policy: &AppraisalPolicy) -> Refusal {
     verdict(evidence, policy).expect_err("accepted")
+}
+
+/// Report, certificate and chain of SIMULATED evidence.
+pub(crate) fn parts(evidence: &mut Evidence) -> (&mut Vec<u8>, &mut Vec<u8>, &mut String) {
+    match &mut evidence.bundle.cpu {
+        Some(CpuEvidence::Simulated { report, vek, chain }) => (report, vek, chain),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The report of SIMULATED evidence.
+pub(crate) fn report(evidence: &mut Evidence) -> &mut Vec<u8> {
+    parts(evidence).0
 }
 
 /// Puts a signature by `key` into `report`.
@@ -137,8 +139,9 @@ pub(crate) fn sign_again(report: &mut [u8], key: &EcdsaKeyPair) {
 /// Evidence whose report has `bytes` at `at`, signed again by the chip's key.
 pub(crate) fn patched(at: usize, bytes: &[u8]) -> Evidence {
     let mut evidence = evidence();
-    evidence.cpu.report[at..at + bytes.len()].copy_from_slice(bytes);
-    sign_again(&mut evidence.cpu.report, &world().chip.key);
+    let report = report(&mut evidence);
+    report[at..at + bytes.len()].copy_from_slice(bytes);
+    sign_again(report, &world().chip.key);
     evidence
 }
 
@@ -164,8 +167,9 @@ pub(crate) fn refused_chain(ark: &[u8], ask: &[u8], vcek: &[u8]) -> SnpRefusal {
 /// Evidence with these certificates, and a policy that names their root.
 pub(crate) fn with_chain(ark: &[u8], ask: &[u8], vcek: &[u8]) -> (Evidence, AppraisalPolicy) {
     let (mut evidence, mut policy) = (evidence(), policy());
-    evidence.cpu.vek = vcek.to_vec();
-    evidence.cpu.chain = Some(chain_pem(ask, ark));
+    let (_, vek, chain) = parts(&mut evidence);
+    *vek = vcek.to_vec();
+    *chain = chain_pem(ask, ark);
     policy.danger.simulated_tee = Some(sha256(&[ark]));
     (evidence, policy)
 }
