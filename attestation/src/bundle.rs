@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::binding;
 use crate::ids::Sha256Digest;
+use crate::object::Object;
 use crate::tee::Tee;
 
 /// Longest bundle in bytes of JSON: one CPU, 8 GPUs and 4 switches take about 180 KiB.
@@ -156,7 +157,8 @@ impl Bundle {
         if json.len() > MAX_BUNDLE_LEN {
             return Err(BundleError::TooLong);
         }
-        Self::from_wire(serde_json::from_slice(json)?)
+        let Object(wire) = serde_json::from_slice(json)?;
+        Self::from_wire(wire)
     }
 
     /// The JSON form.
@@ -182,22 +184,24 @@ impl Bundle {
         }
         let devices = wire.devices.into_iter().enumerate();
         Ok(Self {
-            cpu: wire.cpu.map(CpuEvidence::from_wire).transpose()?,
+            cpu: wire.cpu.map(|cpu| CpuEvidence::from_wire(cpu.0)).transpose()?,
             devices: devices
-                .map(|(index, device)| DeviceEvidence::from_wire(index, device))
+                .map(|(index, device)| DeviceEvidence::from_wire(index, device.0))
                 .collect::<Result<_, _>>()?,
             nonce: wire.nonce.as_deref().map(nonce).transpose()?,
         })
     }
 
     pub(crate) fn to_wire(&self) -> WireBundle {
-        let devices = self.devices.iter().map(|device| WireDevice {
-            arch: device.arch,
-            evidence: STANDARD.encode(&device.evidence),
-            certificate: STANDARD.encode(&device.certificate),
+        let devices = self.devices.iter().map(|device| {
+            Object(WireDevice {
+                arch: device.arch,
+                evidence: STANDARD.encode(&device.evidence),
+                certificate: STANDARD.encode(&device.certificate),
+            })
         });
         WireBundle {
-            cpu: self.cpu.as_ref().map(CpuEvidence::to_wire),
+            cpu: self.cpu.as_ref().map(|cpu| Object(cpu.to_wire())),
             devices: devices.collect(),
             nonce: self.nonce.as_ref().map(hex::encode),
         }
@@ -233,7 +237,7 @@ impl CpuEvidence {
             let quote = wire.quote.ok_or_else(|| missing("quote"))?;
             return Ok(Self::Tdx {
                 quote: base64("cpu.quote", &quote, MAX_REPORT_LEN)?,
-                collateral: collateral(&wire.collateral.ok_or_else(|| missing("collateral"))?)?,
+                collateral: collateral(&wire.collateral.ok_or_else(|| missing("collateral"))?.0)?,
             });
         }
         unexpected("quote", wire.quote.is_some())?;
@@ -409,9 +413,9 @@ fn collateral(wire: &WireCollateral) -> Result<String, BundleError> {
 #[serde(deny_unknown_fields)]
 pub(crate) struct WireBundle {
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    cpu: Option<WireCpu>,
+    cpu: Option<Object<WireCpu>>,
     #[serde(default)]
-    devices: Vec<WireDevice>,
+    devices: Vec<Object<WireDevice>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     nonce: Option<String>,
 }
@@ -429,7 +433,7 @@ struct WireCpu {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     quote: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    collateral: Option<WireCollateral>,
+    collateral: Option<Object<WireCollateral>>,
 }
 
 #[derive(Serialize, Deserialize)]

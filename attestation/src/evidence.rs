@@ -15,6 +15,7 @@ use crate::binding::{self, NONCE_LEN};
 use crate::bundle::{Bundle, BundleError, CpuEvidence, MAX_BUNDLE_LEN, WireBundle};
 use crate::identity::IdentityKey;
 use crate::ids::{BootId, EnclaveId, Sha256Digest};
+use crate::object::Object;
 use crate::workload::{Workload, WorkloadError};
 
 /// Longest evidence in bytes of JSON: a bundle's, with a little more beside it.
@@ -88,10 +89,10 @@ impl Evidence {
         if json.len() > MAX_EVIDENCE_LEN {
             return Err(EvidenceError::TooLong);
         }
-        let wire: WireEvidence = serde_json::from_slice(json)?;
+        let Object(wire): Object<WireEvidence> = serde_json::from_slice(json)?;
         let spki = from_base64("identity_spki", &wire.identity_spki, crate::identity::SPKI_LEN)?;
         let workload = from_base64("workload", &wire.workload, crate::workload::MAX_WORKLOAD_LEN)?;
-        let bundle = Bundle::from_wire(wire.bundle)?;
+        let bundle = Bundle::from_wire(wire.bundle.0)?;
         if bundle.nonce.as_ref().is_none_or(|nonce| nonce.len() != NONCE_LEN) {
             return Err(EvidenceError::Field {
                 field: "bundle.nonce",
@@ -116,7 +117,7 @@ impl Evidence {
             identity_spki: STANDARD.encode(self.identity_key.spki_der()),
             boot_id: self.boot_id,
             workload: STANDARD.encode(self.workload.to_cbor()),
-            bundle: self.bundle.to_wire(),
+            bundle: Object(self.bundle.to_wire()),
         };
         // Strings and lists of strings: serialising them has no error.
         serde_json::to_string(&wire).unwrap_or_default()
@@ -155,7 +156,7 @@ struct WireEvidence {
     identity_spki: String,
     boot_id: BootId,
     workload: String,
-    bundle: WireBundle,
+    bundle: Object<WireBundle>,
 }
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ pub mod x509;
 mod appraise;
 mod canonical_json;
 mod endorsements;
+mod object;
 mod result;
 mod rules;
 mod tee;

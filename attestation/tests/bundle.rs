@@ -131,6 +131,16 @@ fn other_json_is_refused() {
 }
 
 #[test]
+fn an_array_is_not_taken_for_an_object() {
+    let expected = "expected an object";
+    assert!(refused(snp(), |v| v["cpu"] = json!(["snp", b64([1; 9]), b64([2; 9])])).contains(expected));
+    assert!(refused(snp(), |v| v["devices"][0] = json!(["HOPPER", "", ""])).contains(expected));
+    let fields: Vec<Value> = collateral().as_object().unwrap().values().cloned().collect();
+    assert!(refused(tdx(), |v| v["cpu"]["collateral"] = fields.clone().into()).contains(expected));
+    assert!(refused(snp(), |v| *v = json!([v["cpu"], v["devices"], v["nonce"]])).contains(expected));
+}
+
+#[test]
 fn unknown_and_repeated_fields_are_refused() {
     let name = |field: &str| refused(snp(), |v| v[field] = 1.into());
     assert!(name("extra").contains("unknown field `extra`"));
