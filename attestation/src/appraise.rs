@@ -9,6 +9,7 @@ use crate::evidence::Evidence;
 use crate::ids::UnixTime;
 use crate::policy::{AppraisalPolicy, WorkloadRefusal};
 use crate::result::{AttestationResult, Tier};
+use crate::rules::Rules;
 use crate::snp::{self, Anchor, SimulatedRootRefusal, SnpRefusal, Trust, VerifiedReport};
 use crate::tee::Tee;
 
@@ -73,7 +74,7 @@ pub fn appraise(
     if !bool::from(report.report_data().ct_eq(&expected)) {
         return Err(Refusal::Binding);
     }
-    report.check(policy)?;
+    report.check(Rules::Policy(policy), None).verdict()?;
     policy.workloads.check(&evidence.workload, &policy.danger)?;
     Ok(AttestationResult {
         enclave_id,

@@ -26,6 +26,7 @@ use crate::canonical_json;
 use crate::fixed_bytes;
 use crate::identity::sha256;
 use crate::ids::{ModelDigest, PolicyHash, Sha256Digest, WorkloadDigest};
+use crate::snp::SnpPolicy;
 use crate::tdx::TdxPolicy;
 use crate::tee::Tee;
 use crate::workload::{EngineConfinement, SwitchIsolation, Workload};
@@ -134,6 +135,8 @@ pub struct AppraisalPolicy {
     pub denied_platforms: BTreeSet<PlatformId>,
     /// What is accepted of Intel TDX.
     pub tdx: TdxPolicy,
+    /// What else is accepted of SEV-SNP.
+    pub snp: SnpPolicy,
     /// What may run in the TEE.
     pub workloads: WorkloadPolicy,
     /// Life of a result in seconds: 1 to [`MAX_RESULT_AGE`].

@@ -1,5 +1,7 @@
 //! Policies as text: what parses, what does not, and what their hash depends on.
 
+use std::collections::BTreeMap;
+
 use cloister_attestation::policy::{
     AppraisalPolicy, Generation, MAX_POLICY_LEN, MaxAge, PolicyError, ReportVersion, TcbVersion,
 };
@@ -110,13 +112,19 @@ fn the_hash_does_not_depend_on_order_or_spelling() {
 
 #[test]
 fn the_hash_is_that_of_the_documented_bytes() {
-    let canonical = concat!(
+    // Each TEE's own part is written as it is alone.
+    let tdx = serde_json::to_value(AppraisalPolicy::default().tdx).unwrap();
+    let tdx: BTreeMap<String, serde_json::Value> = serde_json::from_value(tdx).unwrap();
+    let canonical = [
         "cloister/v1 appraisal-policy\0",
         r#"{"allowedGenerations":[],"authorKeyDigests":[],"danger":{"skipAliasCheck":false,"weakConfinement":false},"deniedPlatforms":[],"#,
         r#""hostData":[],"idKeyDigests":[],"maxAgeSeconds":3600,"measurements":[],"minDistinctPlatforms":1,"#,
-        r#""minReportVersion":3,"minTcb":{},"tees":[],"workloads":{"engineImages":[],"forbiddenArguments":[],"#,
-        r#""models":{},"switchIsolation":"restart"}}"#
-    );
+        r#""minReportVersion":3,"minTcb":{},"snp":{"maxVmpl":0,"platforms":[],"vlekProviders":[]},"tdx":"#,
+        &serde_json::to_string(&tdx).unwrap(),
+        r#","tees":[],"workloads":{"engineImages":[],"forbiddenArguments":[],"#,
+        r#""models":{},"switchIsolation":"restart"}}"#,
+    ]
+    .concat();
     let expected = cloister_attestation::identity::sha256(&[canonical.as_bytes()]);
     let hash = AppraisalPolicy::default().canonical_hash();
     assert_eq!(hash.as_bytes(), expected.as_bytes());

@@ -4,7 +4,7 @@ use const_oid::ObjectIdentifier;
 use der::Decode;
 use der::asn1::Ia5StringRef;
 
-use super::oid::{BOOTLOADER, FMC, HARDWARE_ID, MICROCODE, PRODUCT, SNP, TEE};
+use super::oid::{BOOTLOADER, FMC, HARDWARE_ID, MICROCODE, PRODUCT, PROVIDER, SNP, TEE};
 use crate::policy::{Generation, TcbVersion};
 use crate::x509::{Certificate, CertificateRefusal as Refusal};
 
@@ -56,4 +56,16 @@ pub(super) fn hardware_id(certificate: &Certificate<'_>, generation: Generation)
         *to = *from;
     }
     Ok(out)
+}
+
+/// Longest name of a provider in bytes. Real ones have under 64.
+const MAX_PROVIDER_LEN: usize = 256;
+
+/// The cloud provider that a VLEK's certificate names.
+pub(super) fn provider(certificate: &Certificate<'_>) -> Result<String, Refusal> {
+    let refusal = Refusal::Extension("csp_id");
+    let value = certificate.extension(&PROVIDER).ok_or(refusal)?;
+    let name = Ia5StringRef::from_der(value).map_err(|_| refusal)?.as_str();
+    let readable = (1..=MAX_PROVIDER_LEN).contains(&name.len()) && !name.chars().any(char::is_control);
+    readable.then(|| name.to_owned()).ok_or(refusal)
 }

@@ -3,33 +3,45 @@
 //! [`verify`] proves that the bytes are a report of a genuine chip; [`VerifiedReport::check`] compares what it says with a
 //! policy. Both are needed, and neither knows the binding, which is [`appraise`](crate::appraise)'s.
 //!
-//! `sev` only parses. Its own chain check would take any self-signed root, and looks at no date, no extension and no policy.
-//! Revocation lists are not looked at: `deniedPlatforms` and short certificates stand in for them.
+//! The key is the chip's own (VCEK, under the ASK) or one that a cloud provider holds for many chips (VLEK, under the ASVK). The
+//! report says which, and the certificate's name has to say the same: neither is ever taken for the other.
+
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)
+)]
 
 pub mod oid;
 
 mod certificate;
+mod check;
+mod claims;
+mod crl;
+mod policy;
 mod refusal;
 mod report;
 mod roots;
 
-use sev::firmware::guest::AttestationReport;
+use self::claims::Tcbs;
+use self::report::{Fields, Report, SigningKey};
+use crate::ids::UnixTime;
+use crate::policy::{Generation, Measurement, PlatformId};
+use crate::x509::{AwsLc, Certificate, SignatureScheme, pem_certificates};
 
-use self::report::Report;
-use crate::ids::{Sha256Digest, UnixTime};
-use crate::policy::{AppraisalPolicy, Generation, KeyDigest, Measurement, PlatformId, TcbVersion};
-use crate::x509::{AwsLc, Certificate, SignatureScheme};
-
+pub use self::claims::{GuestPolicyClaims, PlatformClaims, ReportedTcb, SnpClaims};
+pub use self::crl::{CrlRefusal, MAX_CRL_LEN, crl_next_update};
+pub use self::policy::{MaxVmpl, SnpPolicy};
 pub use self::refusal::{Role, SnpRefusal, TcbKind};
 pub use self::report::{REPORT_LEN, SIGNED_LEN};
 pub use self::roots::{Anchor, SimulatedRootRefusal};
 pub use crate::x509::CertificateRefusal;
 
-/// Common name of a chip's certificate; a VLEK's, which a cloud provider holds for many chips, is another.
+/// Common name of a chip's certificate.
 const VCEK_NAME: &str = "SEV-VCEK";
-/// Bits 63:26 of the guest's policy must be zero, bit 17 must be one.
-const POLICY_ZERO_BITS: u64 = !((1 << 26) - 1);
-const POLICY_ONE_BIT: u64 = 1 << 17;
+/// Common name of the certificate of a provider's key.
+const VLEK_NAME: &str = "SEV-VLEK";
+/// Most certificates in a PEM text for [`vek_der`]: the key's own, and AMD's three.
+const MAX_CHAIN: usize = 4;
 
 /// Whose root may be behind a report.
 #[derive(Debug, Clone, Copy)]
@@ -43,39 +55,49 @@ pub enum Trust<'a> {
 /// A report that a genuine key signed. Built only by [`verify`].
 #[derive(Debug, Clone)]
 pub struct VerifiedReport {
-    fields: AttestationReport,
-    guest_policy: u64,
+    fields: Fields,
+    tcb: Tcbs,
     generation: Generation,
+    /// The cloud provider whose key signed, if it was not the chip's own.
+    provider: Option<String>,
+    anchor: Anchor,
+    simulated: bool,
+    vek_serial: Vec<u8>,
+    verified_at: UnixTime,
     valid_until: UnixTime,
 }
 
 /// Verifies that `report` is signed by the key of `vek`, that certificate by the chain above it, that all are valid at `now`,
-/// and that the certificate is of the chip and the firmware that the report names.
+/// and that the certificate is of the firmware, and unless it is a provider's of the chip, that the report names.
 ///
 /// # Errors
 /// [`SnpRefusal`] names the first thing that does not hold.
 pub fn verify(report: &[u8], vek: &[u8], trust: Trust<'_>, now: UnixTime) -> Result<VerifiedReport, SnpRefusal> {
     let report = Report::parse(report)?;
-    let of_vcek = SnpRefusal::certificate(Role::Vcek);
-    let vcek = Certificate::parse(vek, &[]).map_err(&of_vcek)?;
-    let generation = certificate::generation(&vcek).map_err(&of_vcek)?;
-    let built_in;
-    let anchor = match trust {
-        Trust::Simulated(anchor) => anchor,
-        Trust::Amd => {
-            built_in = Anchor::amd(generation)?;
-            &built_in
-        }
+    let key = report.fields.signing_key;
+    let (role, name) = match key {
+        SigningKey::Vcek => (Role::Vcek, VCEK_NAME),
+        SigningKey::Vlek => (Role::Vlek, VLEK_NAME),
     };
-    let valid_until = check_chain(&vcek, anchor, now)?;
-    let signed = vcek
+    let of_vek = SnpRefusal::certificate(role);
+    let vek = Certificate::parse(vek, &[]).map_err(&of_vek)?;
+    if vek.common_name() != Some(name) {
+        return Err(of_vek(CertificateRefusal::CommonName));
+    }
+    let generation = certificate::generation(&vek).map_err(&of_vek)?;
+    let anchor = match trust {
+        Trust::Simulated(anchor) => anchor.clone(),
+        Trust::Amd => Anchor::amd(generation)?,
+    };
+    let valid_until = check_chain(&vek, role, key, &anchor, now)?;
+    let signed = vek
         .has_signed(
             SignatureScheme::EcdsaP384Fixed,
             report.signed,
             &report.signature,
             &AwsLc,
         )
-        .map_err(&of_vcek)?;
+        .map_err(&of_vek)?;
     if !signed {
         return Err(SnpRefusal::Signature);
     }
@@ -83,71 +105,93 @@ pub fn verify(report: &[u8], vek: &[u8], trust: Trust<'_>, now: UnixTime) -> Res
     if report.generation.is_some_and(|found| found != generation) {
         return Err(SnpRefusal::GenerationMismatch(generation));
     }
-    check_chip(&report.fields, &vcek, generation)?;
+    let tcb = Tcbs::of(&report.fields, generation)?;
+    check_firmware_and_chip(&report.fields, &tcb, &vek, generation, &of_vek)?;
     Ok(VerifiedReport {
+        provider: match key {
+            SigningKey::Vcek => None,
+            SigningKey::Vlek => Some(certificate::provider(&vek).map_err(&of_vek)?),
+        },
         fields: report.fields,
-        guest_policy: report.guest_policy,
+        tcb,
         generation,
+        anchor,
+        simulated: matches!(trust, Trust::Simulated(_)),
+        vek_serial: vek.serial().to_vec(),
+        verified_at: now,
         valid_until,
     })
 }
 
-/// Checks VCEK, ASK and ARK, and answers with the end of the shortest validity.
-fn check_chain(vcek: &Certificate<'_>, anchor: &Anchor, now: UnixTime) -> Result<UnixTime, SnpRefusal> {
-    let (ark, ask) = (anchor.ark()?, anchor.ask()?);
-    let all = [
-        (Role::Ark, &ark, &ark),
-        (Role::Ask, &ask, &ark),
-        (Role::Vcek, vcek, &ask),
-    ];
-    for (role, certificate, issuer) in all {
+/// Checks the three certificates, and answers with the end of the shortest validity.
+fn check_chain(
+    vek: &Certificate<'_>,
+    role: Role,
+    key: SigningKey,
+    anchor: &Anchor,
+    now: UnixTime,
+) -> Result<UnixTime, SnpRefusal> {
+    let (ark, above) = (anchor.ark()?, anchor.intermediate(key)?);
+    let above_role = match key {
+        SigningKey::Vcek => Role::Ask,
+        SigningKey::Vlek => Role::Asvk,
+    };
+    for (role, certificate, issuer) in [(Role::Ark, &ark, &ark), (above_role, &above, &ark), (role, vek, &above)] {
+        let refused = SnpRefusal::certificate(role);
         certificate
             .check_issued_by(issuer, SignatureScheme::RsaPssSha384, &AwsLc)
-            .map_err(SnpRefusal::certificate(role))?;
-        certificate.check_dates(now).map_err(SnpRefusal::certificate(role))?;
+            .map_err(&refused)?;
+        certificate.check_dates(now).map_err(&refused)?;
     }
     ark.check_authority(1).map_err(SnpRefusal::certificate(Role::Ark))?;
-    ask.check_authority(0).map_err(SnpRefusal::certificate(Role::Ask))?;
-    vcek.check_not_authority()
-        .map_err(SnpRefusal::certificate(Role::Vcek))?;
-    if vcek.common_name() != Some(VCEK_NAME) {
-        return Err(SnpRefusal::certificate(Role::Vcek)(CertificateRefusal::CommonName));
-    }
-    Ok(vcek.not_after().min(ask.not_after()).min(ark.not_after()))
+    above.check_authority(0).map_err(SnpRefusal::certificate(above_role))?;
+    vek.check_not_authority().map_err(SnpRefusal::certificate(role))?;
+    Ok(vek.not_after().min(above.not_after()).min(ark.not_after()))
 }
 
 /// Checks that the certificate is of the report's chip at the report's firmware: one of an older firmware's key, leaked with
-/// that firmware, would otherwise vouch for a newer one.
-fn check_chip(report: &AttestationReport, vcek: &Certificate<'_>, generation: Generation) -> Result<(), SnpRefusal> {
-    let of_vcek = SnpRefusal::certificate(Role::Vcek);
-    if certificate::tcb(vcek, generation).map_err(&of_vcek)? != TcbVersion::from(report.reported_tcb) {
+/// that firmware, would otherwise vouch for a newer one. A provider's names no chip.
+fn check_firmware_and_chip(
+    fields: &Fields,
+    tcb: &Tcbs,
+    vek: &Certificate<'_>,
+    generation: Generation,
+    of_vek: impl Fn(CertificateRefusal) -> SnpRefusal,
+) -> Result<(), SnpRefusal> {
+    if certificate::tcb(vek, generation).map_err(&of_vek)? != tcb.reported {
         return Err(SnpRefusal::TcbMismatch);
     }
-    if certificate::hardware_id(vcek, generation).map_err(&of_vcek)? != report.chip_id {
+    let of_chip = fields.signing_key == SigningKey::Vcek;
+    if of_chip && certificate::hardware_id(vek, generation).map_err(&of_vek)? != fields.chip_id {
         return Err(SnpRefusal::ChipMismatch);
     }
     Ok(())
 }
 
-impl VerifiedReport {
-    /// Compares everything that the report says with `policy`, but for the binding.
-    ///
-    /// # Errors
-    /// [`SnpRefusal`] names the first thing that is not allowed.
-    pub fn check(&self, policy: &AppraisalPolicy) -> Result<(), SnpRefusal> {
-        self.check_platform(policy)?;
-        self.check_guest_policy()?;
-        self.check_tcb(policy)?;
-        self.check_identity(policy)
+/// DER of the certificate of the key that signed: from DER, or from PEM in which it comes first. What follows it there is AMD's
+/// chain, which is built in here and not looked at.
+///
+/// # Errors
+/// [`SnpRefusal::Certificate`] if it is neither.
+pub fn vek_der(bytes: &[u8]) -> Result<Vec<u8>, SnpRefusal> {
+    let malformed = || SnpRefusal::certificate(Role::Vcek)(CertificateRefusal::Malformed);
+    // No DER of a certificate begins with a dash.
+    if bytes.trim_ascii_start().first() != Some(&b'-') {
+        return Ok(bytes.to_vec());
     }
+    let text = std::str::from_utf8(bytes).map_err(|_| malformed())?;
+    let found = pem_certificates(text, MAX_CHAIN).map_err(|_| malformed())?;
+    found.into_iter().next().ok_or_else(malformed)
+}
 
+impl VerifiedReport {
     /// The 64 bytes that the guest chose.
     #[must_use]
     pub const fn report_data(&self) -> &[u8; 64] {
         &self.fields.report_data
     }
 
-    /// The chip.
+    /// The chip; zeros if the platform masks it, which only a report by a provider's key may.
     #[must_use]
     pub const fn platform_id(&self) -> PlatformId {
         PlatformId::from_bytes(self.fields.chip_id)
@@ -171,79 +215,7 @@ impl VerifiedReport {
         self.valid_until
     }
 
-    fn check_platform(&self, policy: &AppraisalPolicy) -> Result<(), SnpRefusal> {
-        let least = policy.min_report_version.value();
-        if self.fields.version < least {
-            return Err(SnpRefusal::OldVersion {
-                found: self.fields.version,
-                least,
-            });
-        }
-        if !policy.allowed_generations.contains(&self.generation) {
-            return Err(SnpRefusal::Generation(self.generation));
-        }
-        if policy.denied_platforms.contains(&self.platform_id()) {
-            return Err(SnpRefusal::DeniedPlatform(self.platform_id()));
-        }
-        if !self.fields.plat_info.alias_check_complete() && !policy.danger.skip_alias_check {
-            return Err(SnpRefusal::AliasCheck);
-        }
-        Ok(())
-    }
-
-    fn check_guest_policy(&self) -> Result<(), SnpRefusal> {
-        let guest = self.fields.policy;
-        if self.fields.vmpl != 0 {
-            return Err(SnpRefusal::Vmpl(self.fields.vmpl));
-        }
-        if guest.debug_allowed() {
-            return Err(SnpRefusal::Debug);
-        }
-        if guest.migrate_ma_allowed() {
-            return Err(SnpRefusal::MigrationAgent);
-        }
-        if self.guest_policy & POLICY_ONE_BIT == 0 || self.guest_policy & POLICY_ZERO_BITS != 0 {
-            return Err(SnpRefusal::ReservedPolicyBits);
-        }
-        Ok(())
-    }
-
-    fn check_tcb(&self, policy: &AppraisalPolicy) -> Result<(), SnpRefusal> {
-        let floor = policy
-            .min_tcb
-            .get(&self.generation)
-            .ok_or(SnpRefusal::NoTcbFloor(self.generation))?;
-        for (kind, tcb) in [
-            (TcbKind::Reported, self.fields.reported_tcb),
-            (TcbKind::Current, self.fields.current_tcb),
-            (TcbKind::Committed, self.fields.committed_tcb),
-            (TcbKind::Launch, self.fields.launch_tcb),
-        ] {
-            let found = TcbVersion::from(tcb);
-            if !found.reaches(floor) {
-                return Err(SnpRefusal::TcbBelowFloor { kind, found });
-            }
-        }
-        Ok(())
-    }
-
-    fn check_identity(&self, policy: &AppraisalPolicy) -> Result<(), SnpRefusal> {
-        let measurement = self.measurement();
-        if !policy.measurements.contains(&measurement) {
-            return Err(SnpRefusal::Measurement(measurement));
-        }
-        let host_data = Sha256Digest::from_bytes(self.fields.host_data);
-        if !policy.host_data.contains(&host_data) {
-            return Err(SnpRefusal::HostData(host_data));
-        }
-        let id_key = KeyDigest::from_bytes(self.fields.id_key_digest);
-        if !policy.id_key_digests.is_empty() && !policy.id_key_digests.contains(&id_key) {
-            return Err(SnpRefusal::IdKey(id_key));
-        }
-        let author_key = KeyDigest::from_bytes(self.fields.author_key_digest);
-        if !policy.author_key_digests.is_empty() && !policy.author_key_digests.contains(&author_key) {
-            return Err(SnpRefusal::AuthorKey(author_key));
-        }
-        Ok(())
+    fn names_chip(&self) -> bool {
+        self.fields.chip_id != [0; 64]
     }
 }

@@ -17,4 +17,7 @@ pub const FMC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.3704
 /// `hwID`: the chip id, raw and not wrapped in a type of its own.
 pub const HARDWARE_ID: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.3704.1.4");
 
+/// `csp_id`: the cloud provider that holds the key, in a VLEK's certificate: an IA5String.
+pub const PROVIDER: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.3704.1.5");
+
 pub use crate::x509::PSS_SHA384;

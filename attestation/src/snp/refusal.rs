@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::crl::CrlRefusal;
 use crate::ids::Sha256Digest;
 use crate::policy::{Generation, KeyDigest, Measurement, PlatformId, TcbVersion};
 use crate::x509::CertificateRefusal;
@@ -11,10 +12,14 @@ use crate::x509::CertificateRefusal;
 pub enum Role {
     /// AMD's root key, or the SIMULATED one.
     Ark,
-    /// The key between.
+    /// The key between the root and chips.
     Ask,
+    /// The key between the root and cloud providers.
+    Asvk,
     /// The key of one chip at one firmware version.
     Vcek,
+    /// The key of a cloud provider at one firmware version.
+    Vlek,
 }
 
 impl fmt::Display for Role {
@@ -22,7 +27,9 @@ impl fmt::Display for Role {
         f.write_str(match self {
             Self::Ark => "root certificate (ARK)",
             Self::Ask => "intermediate certificate (ASK)",
+            Self::Asvk => "intermediate certificate (ASVK)",
             Self::Vcek => "chip certificate (VCEK)",
+            Self::Vlek => "provider certificate (VLEK)",
         })
     }
 }
@@ -67,13 +74,18 @@ pub enum SnpRefusal {
     /// Signed with another algorithm than ECDSA P-384 with SHA-384.
     #[error("report is signed with algorithm {0}, not with ECDSA P-384 and SHA-384 (1)")]
     SignatureAlgorithm(u32),
-    /// Signed by no key, or by one that is not the chip's.
-    #[error("report is signed by key kind {0}, not by the chip's own (VCEK, 0)")]
+    /// Signed by no key (7), or by one of an unknown kind.
+    #[error(
+        "report is signed by key kind {0}, neither by a chip's (VCEK, 0) nor by a provider's (VLEK, 1); 7 is unsigned"
+    )]
     SigningKey(u32),
+    /// The SIMULATED chain has no intermediate for providers' keys.
+    #[error("report is signed by a provider's key (VLEK), and its root has no certificate for those (ASVK)")]
+    NoProviders,
     /// The chip's key is masked: the report is unsigned.
     #[error("report is unsigned: the platform masks its chip key")]
     MaskedChipKey,
-    /// The chip id is masked, so that the certificate cannot be tied to it.
+    /// The chip id is masked: a chip's certificate cannot be tied to it, nor can it be compared with a list of chips.
     #[error("report hides its chip id: the platform must not mask it")]
     MaskedChipId,
     /// A certificate of the chain is refused.
@@ -86,16 +98,16 @@ pub enum SnpRefusal {
         reason: CertificateRefusal,
     },
     /// The chip's key did not sign the report.
-    #[error("report is not signed by the key of its chip certificate")]
+    #[error("report is not signed by the key of its certificate")]
     Signature,
     /// The certificate is for other firmware than the report says.
-    #[error("chip certificate is for other firmware versions than the report's")]
+    #[error("certificate is for other firmware versions than the report's")]
     TcbMismatch,
     /// The certificate is for another chip than the report says.
     #[error("chip certificate is for another chip than the report's")]
     ChipMismatch,
-    /// The report is of another generation than the chip's certificate.
-    #[error("report is of another processor generation than its chip certificate ({0})")]
+    /// The report is of another generation than the certificate.
+    #[error("report is of another processor generation than its certificate ({0})")]
     GenerationMismatch(Generation),
 
     /// Older than the policy's `minReportVersion`.
@@ -112,8 +124,23 @@ pub enum SnpRefusal {
     /// Among the policy's `deniedPlatforms`.
     #[error("processor {0} is among the policy's deniedPlatforms")]
     DeniedPlatform(PlatformId),
-    /// Asked for from a less privileged level of the guest.
-    #[error("report is of privilege level {0}, not of level 0")]
+    /// Among no inventory of the policy.
+    #[error("processor {0} is not among the policy's snp.platforms")]
+    UnknownPlatform(PlatformId),
+    /// Signed by the key of a provider that the policy does not list.
+    #[error("report is signed by the key of provider {0:?}, who is not among the policy's snp.vlekProviders")]
+    Provider(String),
+    /// A list of revoked certificates that is of no use, or none.
+    #[error("list of revoked certificates {0}")]
+    Crl(#[source] CrlRefusal),
+    /// A certificate of the chain is revoked.
+    #[error("{0} is revoked by AMD")]
+    Revoked(Role),
+    /// Bits of the platform's information that no version of AMD's table has.
+    #[error("platform information has reserved bits set")]
+    ReservedPlatformBits,
+    /// Asked for from a less privileged level of the guest than allowed, or by the host.
+    #[error("report is of privilege level {0} of the guest, above the policy's snp.maxVmpl (0 if left out)")]
     Vmpl(u32),
     /// The host may debug the guest.
     #[error("guest policy allows debugging: the host can read its memory")]

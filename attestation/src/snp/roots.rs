@@ -1,22 +1,26 @@
-//! The keys that everything rests on: AMD's, built in, or the SIMULATED one that a policy names.
+//! The keys that everything rests on: AMD's, built in, or the SIMULATED ones that a policy names.
 
 use super::refusal::{Role, SnpRefusal};
+use super::report::SigningKey;
 use crate::identity::sha256;
 use crate::ids::Sha256Digest;
 use crate::policy::Generation;
 use crate::x509::{Certificate, CertificateRefusal, pem_certificates};
 
-/// Root and intermediate in DER. Made only by [`Anchor::amd`] and [`Anchor::simulated`].
+/// Root and intermediates in DER. Made only by [`Anchor::amd`] and [`Anchor::simulated`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Anchor {
     ark: Vec<u8>,
+    /// Over chips.
     ask: Vec<u8>,
+    /// Over providers.
+    asvk: Option<Vec<u8>>,
 }
 
 /// A SIMULATED chain that cannot be trusted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SimulatedRootRefusal {
-    /// Not PEM of exactly two certificates.
+    /// Not PEM of two certificates, or three.
     #[error("SIMULATED chain is not PEM of exactly an intermediate and a root certificate")]
     Malformed,
     /// The root is not the one that the policy names.
@@ -28,58 +32,75 @@ pub enum SimulatedRootRefusal {
 }
 
 impl Anchor {
-    /// The built-in root and intermediate of AMD for `generation`; `roots/SOURCES.md` says where they are from.
+    /// The built-in root and intermediates of AMD for `generation`; `roots/SOURCES.md` says where they are from.
     ///
     /// # Errors
     /// [`SnpRefusal::Certificate`] if a built-in file is damaged.
     pub fn amd(generation: Generation) -> Result<Self, SnpRefusal> {
-        let (ark, ask) = match generation {
-            Generation::Milan => (include_str!("roots/ark_milan.pem"), include_str!("roots/ask_milan.pem")),
-            Generation::Genoa => (include_str!("roots/ark_genoa.pem"), include_str!("roots/ask_genoa.pem")),
-            Generation::Turin => (include_str!("roots/ark_turin.pem"), include_str!("roots/ask_turin.pem")),
+        let (ark, ask, asvk) = match generation {
+            Generation::Milan => (
+                include_str!("roots/ark_milan.pem"),
+                include_str!("roots/ask_milan.pem"),
+                include_str!("roots/asvk_milan.pem"),
+            ),
+            Generation::Genoa => (
+                include_str!("roots/ark_genoa.pem"),
+                include_str!("roots/ask_genoa.pem"),
+                include_str!("roots/asvk_genoa.pem"),
+            ),
+            Generation::Turin => (
+                include_str!("roots/ark_turin.pem"),
+                include_str!("roots/ask_turin.pem"),
+                include_str!("roots/asvk_turin.pem"),
+            ),
         };
-        let der = |role, pem: &str| {
-            let malformed = SnpRefusal::certificate(role);
-            certificate_der(pem).ok_or_else(|| malformed(CertificateRefusal::Malformed))
+        let der = |role, pem| {
+            let one = pem_certificates(pem, 1).ok();
+            let one = one.and_then(|found| <[Vec<u8>; 1]>::try_from(found).ok());
+            let [der] = one.ok_or(SnpRefusal::certificate(role)(CertificateRefusal::Malformed))?;
+            Ok(der)
         };
         Ok(Self {
             ark: der(Role::Ark, ark)?,
             ask: der(Role::Ask, ask)?,
+            asvk: Some(der(Role::Asvk, asvk)?),
         })
     }
 
-    /// The SIMULATED root of `chain` (PEM: intermediate, then root), if it is the one whose SHA-256 is `trusted`.
+    /// The SIMULATED root of `chain` (PEM: intermediate, root, and in the order of AMD's own files an intermediate for providers'
+    /// keys if there are any), if it is the one whose SHA-256 is `trusted`.
     ///
     /// # Errors
     /// [`SimulatedRootRefusal`] for any other root, and any other number of certificates.
     pub fn simulated(chain: &str, trusted: &Sha256Digest) -> Result<Self, SimulatedRootRefusal> {
-        let [ask, ark] = split_chain(chain).ok_or(SimulatedRootRefusal::Malformed)?;
-        let found = sha256(&[&ark]);
-        if found != *trusted {
-            return Err(SimulatedRootRefusal::OtherRoot { found });
+        let found = pem_certificates(chain, 3).map_err(|_| SimulatedRootRefusal::Malformed)?;
+        // What is hashed is what is parsed: certificates and nothing after them.
+        if found.iter().any(|der| Certificate::parse(der, &[]).is_err()) {
+            return Err(SimulatedRootRefusal::Malformed);
         }
-        Ok(Self { ark, ask })
+        let mut found = found.into_iter();
+        let (Some(ask), Some(ark), asvk) = (found.next(), found.next(), found.next()) else {
+            return Err(SimulatedRootRefusal::Malformed);
+        };
+        let digest = sha256(&[&ark]);
+        if digest != *trusted {
+            return Err(SimulatedRootRefusal::OtherRoot { found: digest });
+        }
+        Ok(Self { ark, ask, asvk })
     }
 
     pub(super) fn ark(&self) -> Result<Certificate<'_>, SnpRefusal> {
         Certificate::parse(&self.ark, &[]).map_err(SnpRefusal::certificate(Role::Ark))
     }
 
-    pub(super) fn ask(&self) -> Result<Certificate<'_>, SnpRefusal> {
-        Certificate::parse(&self.ask, &[]).map_err(SnpRefusal::certificate(Role::Ask))
+    /// The one over keys of this kind.
+    pub(super) fn intermediate(&self, key: SigningKey) -> Result<Certificate<'_>, SnpRefusal> {
+        match key {
+            SigningKey::Vcek => Certificate::parse(&self.ask, &[]).map_err(SnpRefusal::certificate(Role::Ask)),
+            SigningKey::Vlek => {
+                let asvk = self.asvk.as_deref().ok_or(SnpRefusal::NoProviders)?;
+                Certificate::parse(asvk, &[]).map_err(SnpRefusal::certificate(Role::Asvk))
+            }
+        }
     }
-}
-
-/// Exactly two certificates, with nothing but white space around them.
-fn split_chain(chain: &str) -> Option<[Vec<u8>; 2]> {
-    let [intermediate, root] = <[Vec<u8>; 2]>::try_from(pem_certificates(chain, 2).ok()?).ok()?;
-    // What is hashed is what is parsed: a certificate and nothing after it.
-    (Certificate::parse(&intermediate, &[]).is_ok() && Certificate::parse(&root, &[]).is_ok())
-        .then_some([intermediate, root])
-}
-
-/// The one certificate of `pem`.
-fn certificate_der(pem: &str) -> Option<Vec<u8>> {
-    let [der] = <[Vec<u8>; 1]>::try_from(pem_certificates(pem, 1).ok()?).ok()?;
-    Some(der)
 }
