@@ -216,3 +216,135 @@ impl Replica {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: Option<TenantIndex> = Some(TenantIndex(1));
+    const TWO: Option<TenantIndex> = Some(TenantIndex(2));
+
+    fn report(boot: u8, number: u64, state: LeaseState) -> LeaseReport {
+        let boot = BootId([boot; 16]);
+        LeaseReport {
+            epoch: Epoch { boot, number },
+            state,
+            load: Load::Low,
+        }
+    }
+
+    fn replica(known: LeaseReport) -> Replica {
+        let mut replica = Replica::new(Moment(0));
+        let first = replica.observe(Moment(1), Source::Stream, known);
+        assert_eq!(
+            first,
+            Observed::Moved {
+                ended: None,
+                rebooted: true
+            }
+        );
+        replica
+    }
+
+    #[test]
+    fn an_older_report_changes_nothing() {
+        let held = report(1, 5, LeaseState::Held(ONE));
+        for old in [report(1, 4, LeaseState::Scrubbing), report(1, 5, LeaseState::Vacant)] {
+            let mut replica = replica(held);
+            assert_eq!(replica.observe(Moment(2), Source::Stream, old), Observed::Stale);
+            assert_eq!((replica.epoch(), replica.holder()), (Some(held.epoch), ONE));
+        }
+    }
+
+    #[test]
+    fn a_report_of_the_same_state_brings_its_load_only() {
+        let held = report(1, 5, LeaseState::Held(ONE));
+        let mut replica = replica(held);
+        replica.in_flight = 3;
+        let fuller = LeaseReport {
+            load: Load::Full,
+            ..held
+        };
+        assert_eq!(replica.observe(Moment(2), Source::Reply, fuller), Observed::Same);
+        assert_eq!(
+            (replica.load(), replica.in_flight, replica.since),
+            (Load::Full, 3, Moment(1))
+        );
+    }
+
+    #[test]
+    fn a_later_state_of_the_epoch_moves_on_and_keeps_what_is_in_flight() {
+        let mut replica = replica(report(1, 5, LeaseState::Held(ONE)));
+        replica.in_flight = 3;
+        let moved = replica.observe(Moment(2), Source::Reply, report(1, 5, LeaseState::Draining(ONE)));
+        assert_eq!(
+            moved,
+            Observed::Moved {
+                ended: None,
+                rebooted: false
+            }
+        );
+        assert_eq!(
+            (replica.in_flight, replica.since, replica.last_holder),
+            (3, Moment(2), ONE)
+        );
+    }
+
+    #[test]
+    fn a_lease_ends_with_its_holder_and_with_its_epoch() {
+        let held = report(1, 5, LeaseState::Held(ONE));
+        for next in [
+            report(1, 5, LeaseState::Scrubbing),
+            report(1, 5, LeaseState::Held(TWO)),
+            report(1, 6, LeaseState::Held(ONE)),
+        ] {
+            let mut replica = replica(held);
+            replica.in_flight = 3;
+            let moved = replica.observe(Moment(2), Source::Stream, next);
+            assert_eq!(
+                moved,
+                Observed::Moved {
+                    ended: ONE,
+                    rebooted: false
+                },
+                "{next:?}"
+            );
+            let left = if next.epoch == held.epoch { 3 } else { 0 };
+            assert_eq!(replica.in_flight, left, "{next:?}");
+        }
+    }
+
+    #[test]
+    fn only_the_stream_announces_another_boot() {
+        let other = report(2, 0, LeaseState::Scrubbing);
+        let mut replica = replica(report(1, 5, LeaseState::Held(ONE)));
+        assert_eq!(replica.observe(Moment(2), Source::Reply, other), Observed::Stale);
+        let moved = replica.observe(Moment(3), Source::Stream, other);
+        assert_eq!(
+            moved,
+            Observed::Moved {
+                ended: ONE,
+                rebooted: true
+            }
+        );
+        assert_eq!(replica.boot(), Some(BootId([2; 16])));
+    }
+
+    #[test]
+    fn a_lease_is_empty_from_the_end_of_its_last_request_on() {
+        let held = report(1, 5, LeaseState::Held(ONE));
+        let mut replica = replica(held);
+        replica.in_flight = 2;
+        replica.release(Moment(7), held.epoch);
+        assert_eq!((replica.in_flight, replica.empty_since), (1, Moment(1)));
+        let earlier = report(1, 4, LeaseState::Held(ONE)).epoch;
+        replica.release(Moment(8), earlier);
+        assert_eq!(
+            (replica.in_flight, replica.empty_since),
+            (1, Moment(1)),
+            "of another epoch"
+        );
+        replica.release(Moment(9), held.epoch);
+        assert_eq!((replica.in_flight, replica.empty_since), (0, Moment(9)));
+    }
+}

@@ -483,3 +483,15 @@ fn a_policy_under_which_nothing_runs_is_refused() {
     };
     assert_eq!(busy.validate(), Err(InvalidPolicy::NoPause));
 }
+
+#[test]
+fn what_runs_is_counted() {
+    let mut world = World::new(policy(), 1, 1, 8);
+    assert_eq!(world.scheduler.running(), 0);
+    let first = world.submit(0, &[0], LONG);
+    world.submit(0, &[0], LONG);
+    world.settle_messages();
+    assert_eq!(world.scheduler.running(), 2);
+    world.finish(first);
+    assert_eq!(world.scheduler.running(), 1);
+}
