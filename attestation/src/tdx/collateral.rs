@@ -7,17 +7,21 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use dcap_qvl::QuoteCollateralV3;
 use der::{Decode, Encode};
 use serde::{Deserialize, Deserializer};
+use spki::AlgorithmIdentifierOwned;
 use x509_cert::Certificate;
 use x509_cert::crl::CertificateList;
 
 use super::pem;
 use super::refusal::{Collateral as Part, TdxRefusal};
 use crate::ids::UnixTime;
+use crate::x509;
 
 /// Longest collateral in bytes of JSON. Real ones have 20,000.
 pub const MAX_COLLATERAL_LEN: usize = 512 * 1024;
 /// Longest time as text in the collateral.
 const TIME_LEN: usize = 20;
+/// AlgorithmIdentifier ecdsa-with-SHA256, without parameters (RFC 5758, section 3.2).
+const ECDSA_SHA256: &[u8] = b"\x30\x0a\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x02";
 
 /// Collateral in the form of `QuoteCollateralV3`: bytes are hex digits. Each chain is a certificate and the root.
 #[derive(Debug, Deserialize)]
@@ -69,7 +73,7 @@ pub(crate) struct Window {
     pub(crate) until: UnixTime,
 }
 
-/// Collateral, parsed. What it says is not verified yet, but for the issuer of the list of revoked platforms.
+/// Collateral, parsed. What it says is not verified yet.
 #[derive(Debug)]
 pub(crate) struct Collateral {
     pub(crate) all: QuoteCollateralV3,
@@ -80,6 +84,14 @@ pub(crate) struct Collateral {
     pub(crate) pce_id: String,
     /// Chain of the platform, if it came with the collateral.
     pub(crate) pck_chain: Option<Vec<Vec<u8>>>,
+    revoked_platforms: PckCrl,
+}
+
+/// The list of revoked platforms and the certificate that came with it, as DER.
+#[derive(Debug)]
+struct PckCrl {
+    list: Vec<u8>,
+    issuer: Vec<u8>,
 }
 
 impl Collateral {
@@ -104,7 +116,6 @@ impl Collateral {
         let pck_crl = parse_crl(&json.pck_crl, Part::PckCrl)?;
         let root_crl = parse_crl(&json.root_ca_crl, Part::RootCrl)?;
         let issuer = issued_by_root(&json.pck_crl_issuer_chain, "issuer chain of the revocation list", root)?;
-        check_crl_issuer(&pck_crl, &issuer, root)?;
         let pck_chain = json
             .pck_certificate_chain
             .as_deref()
@@ -119,13 +130,18 @@ impl Collateral {
             fmspc: tcb.fmspc.to_ascii_lowercase(),
             pce_id: tcb.pce_id.to_ascii_lowercase(),
             pck_chain: pck_chain.transpose()?,
+            revoked_platforms: PckCrl {
+                list: json.pck_crl.clone(),
+                issuer,
+            },
             all: json.into_all(),
         })
     }
 
-    /// All four parts are valid at `now`.
-    pub(crate) fn check_dates(&self, now: UnixTime) -> Result<(), TdxRefusal> {
-        self.windows.iter().try_for_each(|window| window.check(now))
+    /// All four parts are valid at `now`, and the list of revoked platforms is by whom it says.
+    pub(crate) fn check(&self, root: &[u8], now: UnixTime) -> Result<(), TdxRefusal> {
+        self.windows.iter().try_for_each(|window| window.check(now))?;
+        self.revoked_platforms.check(root, now)
     }
 }
 
@@ -194,33 +210,55 @@ fn parse_crl(der: &[u8], part: Part) -> Result<CertificateList, TdxRefusal> {
     CertificateList::from_der(der).map_err(|_| malformed(format!("{part} is not one DER revocation list")))
 }
 
-/// `issuer` signed the list, and the root signed `issuer`.
-fn check_crl_issuer(crl: &CertificateList, issuer: &[u8], root: &[u8]) -> Result<(), TdxRefusal> {
-    let parse = |der| Certificate::from_der(der).map_err(|_| TdxRefusal::PckCrlIssuer);
-    let (issuer, root) = (parse(issuer)?, parse(root)?);
-    let named = crl.tbs_cert_list.issuer == issuer.tbs_certificate.subject
-        && issuer.tbs_certificate.issuer == root.tbs_certificate.subject;
-    let signed = signed_by(&issuer, &crl.tbs_cert_list, crl.signature.as_bytes())
-        && signed_by(&root, &issuer.tbs_certificate, issuer.signature.as_bytes());
-    if named && signed {
-        Ok(())
-    } else {
-        Err(TdxRefusal::PckCrlIssuer)
+/// What is signed, with which algorithm on the outside and on the inside, and the signature.
+struct Signed<'a> {
+    bytes: &'a [u8],
+    algorithms: [&'a AlgorithmIdentifierOwned; 2],
+    signature: Option<&'a [u8]>,
+}
+
+impl Signed<'_> {
+    /// By ECDSA over P-256 with SHA-256, all that Intel uses, and the key of `signer`.
+    fn is_by(&self, signer: &x509::Certificate<'_>) -> bool {
+        let named = self.algorithms.iter().all(|algorithm| {
+            let der = algorithm.to_der();
+            der.is_ok_and(|der| der == ECDSA_SHA256)
+        });
+        let (Some(key), Some(signature)) = (signer.public_key(), self.signature) else {
+            return false;
+        };
+        let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, key);
+        named && key.verify(self.bytes, signature).is_ok()
     }
 }
 
-fn signed_by(signer: &Certificate, signed: &impl Encode, signature: Option<&[u8]>) -> bool {
-    let key = signer
-        .tbs_certificate
-        .subject_public_key_info
-        .subject_public_key
-        .as_bytes();
-    let (Some(key), Some(signature), Ok(signed)) = (key, signature, signed.to_der()) else {
-        return false;
-    };
-    UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, key)
-        .verify(&signed, signature)
-        .is_ok()
+impl PckCrl {
+    /// The certificate that came with the list signed it, the root signed that, and it may and is valid.
+    fn check(&self, root: &[u8], now: UnixTime) -> Result<(), TdxRefusal> {
+        self.check_issuer(root, now).ok_or(TdxRefusal::PckCrlIssuer)
+    }
+
+    fn check_issuer(&self, root: &[u8], now: UnixTime) -> Option<()> {
+        let root = x509::Certificate::parse(root, &[]).ok()?;
+        let issuer = x509::Certificate::parse(&self.issuer, &[]).ok()?;
+        let list = CertificateList::from_der(&self.list).ok()?;
+        let certificate = Certificate::from_der(&self.issuer).ok()?;
+        issuer.check_dates(now).ok()?;
+        issuer.check_authority(0).ok()?;
+        issuer.check_signs_lists().ok()?;
+        let named = list.tbs_cert_list.issuer == *issuer.subject() && issuer.issuer() == root.subject();
+        let of_list = Signed {
+            bytes: x509::signed_part(&self.list).ok()?,
+            algorithms: [&list.signature_algorithm, &list.tbs_cert_list.signature],
+            signature: list.signature.as_bytes(),
+        };
+        let of_issuer = Signed {
+            bytes: issuer.tbs(),
+            algorithms: [&certificate.signature_algorithm, &certificate.tbs_certificate.signature],
+            signature: certificate.signature.as_bytes(),
+        };
+        (named && of_list.is_by(&issuer) && of_issuer.is_by(&root)).then_some(())
+    }
 }
 
 fn from_json<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, TdxRefusal> {

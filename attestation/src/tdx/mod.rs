@@ -81,7 +81,7 @@ fn verify_under(root: &[u8], bytes: &[u8], collateral: &str, now: UnixTime) -> R
     let quote = Quote::parse(bytes)?;
     let collateral = ParsedCollateral::parse(collateral, root)?;
     check_chain(&quote, &collateral, root)?;
-    collateral.check_dates(now)?;
+    collateral.check(root, now)?;
     TdAttributes::new(quote.body.td_attributes).verify()?;
     let windows = collateral.windows;
     let pce_id = collateral.pce_id;
