@@ -24,6 +24,11 @@ mod policy;
 mod quote;
 mod refusal;
 
+#[cfg(test)]
+mod synthetic;
+#[cfg(test)]
+mod tests;
+
 use dcap_qvl::verify::QuoteVerifier;
 use dcap_qvl::{PckCertFlag, QuoteClaims, QuotePolicy};
 
