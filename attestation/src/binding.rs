@@ -14,6 +14,8 @@ pub const REPORT_DATA_LEN: usize = 64;
 
 /// First field of what [`report_data`] hashes.
 const CPU_LABEL: &[u8] = b"cloister/cpu/v1";
+/// First field of what [`gpu_nonce`] hashes.
+const GPU_LABEL: &[u8] = b"cloister/gpu/v1";
 
 /// `K`: SHA-256 of the CBOR map {0 identity SPKI bstr, 1 boot_id bstr, 2 workload_digest bstr}.
 #[must_use]
@@ -50,6 +52,17 @@ pub fn devices_digest(devices: &[&[u8]]) -> Sha256Digest {
         .flat_map(|(length, device)| [length.as_slice(), device])
         .collect();
     sha256(&parts)
+}
+
+/// The nonce of every GPU of one enclave: SHA-256 over `"cloister/gpu/v1"`, N and K, each preceded by its length in bytes as
+/// u16, big-endian: `000f "cloister/gpu/v1" 0020 N 0020 K`.
+#[must_use]
+pub fn gpu_nonce(nonce: &[u8; NONCE_LEN], enclave: &EnclaveId) -> [u8; NONCE_LEN] {
+    // Every field is a constant 15 or 32 bytes long.
+    let length = |field: &[u8]| (field.len() as u16).to_be_bytes();
+    let fields = [GPU_LABEL, nonce, enclave.as_bytes()];
+    let parts = fields.map(|field| [&length(field), field].concat());
+    *sha256(&parts.each_ref().map(Vec::as_slice)).as_bytes()
 }
 
 /// The 64 bytes that a CPU's report must carry: SHA-512 over `"cloister/cpu/v1"`, N, K and D, each preceded by its length in
@@ -107,6 +120,18 @@ mod tests {
         .concat();
         let expected = digest::digest(&digest::SHA512, &preimage);
         assert_eq!(report_data(&nonce, &enclave, &devices).as_slice(), expected.as_ref());
+    }
+
+    #[test]
+    fn gpu_nonce_is_the_hash_of_the_documented_bytes() {
+        let (nonce, enclave) = ([1; 32], EnclaveId::from_bytes([2; 32]));
+        let preimage = [
+            b"\x00\x0fcloister/gpu/v1\x00\x20".as_slice(),
+            &nonce,
+            b"\x00\x20",
+            enclave.as_bytes(),
+        ];
+        assert_eq!(gpu_nonce(&nonce, &enclave), *sha256(&preimage).as_bytes());
     }
 
     #[test]

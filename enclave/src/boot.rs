@@ -9,7 +9,7 @@ use std::{
 
 use axum::{Router, routing::post};
 use cloister_attestation::{BootId, EngineConfinement, Measurement, Workload, WorkloadDigest, WorkloadError};
-use cloister_enclave_attester::{AttesterError, SimulatedTee};
+use cloister_enclave_attester::{AttesterError, Machine, SimulatedTee};
 use cloister_enclave_engine::{
     Changed, Engine, EngineUser, LLAMACPP_LAUNCHER, OwnedEngine, OwnedEngineConfig, Precondition, StartError,
     check_environment, engine_image_digest,
@@ -193,7 +193,10 @@ pub struct Booted {
 pub fn boot(config: &Config) -> Result<Booted, BootError> {
     let mut engine = engine_config(config)?;
     let Measured { workload, measurement } = measure_with(config, &engine)?;
-    let attester = SimulatedTee::open(&config.tee.simulated.dir, *measurement.as_bytes())?;
+    let attester = Machine::new(
+        Box::new(SimulatedTee::open(&config.tee.simulated.dir, *measurement.as_bytes())?),
+        None,
+    );
     tracing::warn!("the TEE is SIMULATED: it protects nothing");
     let changed = CancellationToken::new();
     engine.precondition = unchanged(config, &engine, workload.digest(), changed.clone());

@@ -5,11 +5,7 @@ use std::{
     time::Duration,
 };
 
-use cloister_attestation::{
-    BootId, Evidence, UnixTime, Workload,
-    binding::{devices_digest, report_data},
-    enclave_id,
-};
+use cloister_attestation::{BootId, Evidence, UnixTime, Workload, enclave_id};
 use cloister_enclave_attester::{Attester, AttesterError};
 use cloister_enclave_engine::Engine;
 use cloister_enclave_lease::Millis;
@@ -169,10 +165,13 @@ impl Enclave {
     /// # Errors
     /// [`AttesterError`].
     pub fn evidence(&self, nonce: [u8; 32]) -> Result<Evidence, AttesterError> {
-        let bound = report_data(&nonce, &self.facts.enclave_id, &devices_digest(&[]));
-        let (key, boot) = (self.identity.public(), self.facts.boot_id);
-        let cpu = self.attester.evidence(&bound)?;
-        Ok(Evidence::of_cpu(key, boot, self.workload.clone(), &nonce, cpu))
+        let collected = self.attester.evidence(&nonce, &self.facts.enclave_id)?;
+        Ok(Evidence {
+            identity_key: self.identity.public(),
+            boot_id: self.facts.boot_id,
+            workload: self.workload.clone(),
+            bundle: collected.into_bundle(&nonce),
+        })
     }
 
     /// The key windows, for finding and opening.

@@ -16,7 +16,7 @@ use cloister_attestation::{
     binding::{devices_digest, enclave_id, report_data},
     danger::simulated_policy,
 };
-use cloister_enclave_attester::{Attester, SimulatedTee};
+use cloister_enclave_attester::{CpuTee, SimulatedTee};
 use cloister_session::{
     KeyId, TenantRef,
     client::{SealRequest, seal},
@@ -119,7 +119,7 @@ fn attest(identity: &SigningKey) -> AttestedPeer {
     let (workload, nonce) = (workload(), [6; 32]);
     let enclave = enclave_id(&identity.public(), &BOOT, &workload.digest());
     let bound = report_data(&nonce, &enclave, &devices_digest(&[]));
-    let evidence = Evidence::of_cpu(identity.public(), BOOT, workload, &nonce, tee.evidence(&bound).unwrap());
+    let evidence = Evidence::of_cpu(identity.public(), BOOT, workload, &nonce, tee.report(&bound).unwrap());
     let policy = simulated_policy(*root, Measurement::from_bytes(MEASUREMENT), &evidence.workload);
     let result = appraise(&evidence, &nonce, *now, &policy, &Endorsements::default()).unwrap();
     AttestedPeer::new(result, *now).unwrap()

@@ -10,7 +10,7 @@ use cloister_attestation::{
     AppraisalPolicy, BootId, EnclaveId, EngineConfinement, Evidence, Measurement, ModelDigest, Sha256Digest,
     SwitchIsolation, Tee, UnixTime, Workload, binding,
 };
-use cloister_enclave_attester::{Attester, SimulatedTee};
+use cloister_enclave_attester::{CpuTee, SimulatedTee};
 use cloister_session::enclave::{AuthStep, OpenedRequest};
 use cloister_session::inner::{ContentType, ResponseHead};
 use cloister_session::key_config::PaddingProfile;
@@ -157,7 +157,7 @@ impl FakeEnclave {
 
     fn evidence(&self, nonce: [u8; 32]) -> Vec<u8> {
         let report_data = binding::report_data(&nonce, &self.id(), &binding::devices_digest(&[]));
-        let (key, cpu) = (self.identity.public(), tested().tee.evidence(&report_data).unwrap());
+        let (key, cpu) = (self.identity.public(), tested().tee.report(&report_data).unwrap());
         let evidence = Evidence::of_cpu(key, self.boot_id, workload(), &nonce, cpu);
         evidence.to_json().into_bytes()
     }

@@ -12,7 +12,7 @@ use cloister_attestation::{
     binding::{devices_digest, enclave_id, report_data},
     danger::simulated_policy,
 };
-use cloister_enclave_attester::{Attester, SimulatedTee};
+use cloister_enclave_attester::{CpuTee, SimulatedTee};
 use zeroize::Zeroizing;
 
 use crate::{
@@ -181,7 +181,7 @@ fn attest(identity: &SigningKey, boot_id: BootId) -> AttestedPeer {
     let (workload, nonce) = (workload(), [0x77; 32]);
     let enclave = enclave_id(&identity.public(), &boot_id, &workload.digest());
     let bound = report_data(&nonce, &enclave, &devices_digest(&[]));
-    let cpu = platform().tee.evidence(&bound).unwrap();
+    let cpu = platform().tee.report(&bound).unwrap();
     let evidence = Evidence::of_cpu(identity.public(), boot_id, workload, &nonce, cpu);
     let policy = simulated_policy(
         platform().root,

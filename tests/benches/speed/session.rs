@@ -11,7 +11,7 @@ use cloister_attestation::{
     binding::{devices_digest, enclave_id, report_data},
     danger::simulated_policy,
 };
-use cloister_enclave_attester::{Attester, SimulatedTee};
+use cloister_enclave_attester::{CpuTee, SimulatedTee};
 use cloister_session::{
     client::{SealRequest, seal},
     credential::{MemberCredential, SaltScope, SignedCredential, TenantRoot},
@@ -294,7 +294,7 @@ fn attest(identity: &SigningKey, boot_id: BootId, now: UnixTime) -> AttestedPeer
     let (workload, nonce) = (workload(), [7; 32]);
     let enclave = enclave_id(&identity.public(), &boot_id, &workload.digest());
     let bound = report_data(&nonce, &enclave, &devices_digest(&[]));
-    let cpu = tee.evidence(&bound).expect("a report");
+    let cpu = tee.report(&bound).expect("a report");
     let evidence = Evidence::of_cpu(identity.public(), boot_id, workload, &nonce, cpu);
     let measurement = Measurement::from_bytes(MEASUREMENT);
     let policy = simulated_policy(root, measurement, &evidence.workload);

@@ -21,7 +21,7 @@ use der::pem::LineEnding;
 
 use self::report::ReportFields;
 use self::store::Stored;
-use crate::{Attester, AttesterError};
+use crate::{AttesterError, CpuTee};
 
 pub use self::store::FILE_NAME;
 
@@ -88,22 +88,26 @@ impl SimulatedTee {
             report_id,
         })
     }
+
+    /// The chip that its reports name.
+    #[must_use]
+    pub const fn platform_id(&self) -> PlatformId {
+        PlatformId::from_bytes(self.chip_id)
+    }
+
+    /// What its reports say that it was started with.
+    #[must_use]
+    pub const fn measurement(&self) -> Measurement {
+        self.measurement
+    }
 }
 
-impl Attester for SimulatedTee {
+impl CpuTee for SimulatedTee {
     fn tee(&self) -> Tee {
         Tee::Simulated
     }
 
-    fn platform_id(&self) -> PlatformId {
-        PlatformId::from_bytes(self.chip_id)
-    }
-
-    fn measurement(&self) -> Measurement {
-        self.measurement
-    }
-
-    fn evidence(&self, report_data: &[u8; REPORT_DATA_LEN]) -> Result<CpuEvidence, AttesterError> {
+    fn report(&self, report_data: &[u8; REPORT_DATA_LEN]) -> Result<CpuEvidence, AttesterError> {
         let fields = ReportFields {
             report_data,
             measurement: self.measurement.as_bytes(),

@@ -7,7 +7,6 @@ use cloister_attestation::{
     AppraisalPolicy, AttestedPeer, BootId, CpuEvidence, Endorsements, EngineConfinement, Evidence, IdentityKey,
     ModelDigest, Refusal, Sha256Digest, SwitchIsolation, Tee, Tier, UnixTime, Workload, appraise,
 };
-use cloister_enclave_attester::Attester;
 
 use crate::support::{
     ENGINE, MODEL, MODEL_NAME, NOW, certificate, chain_pem, evidence, evidence_by, parts, patched, pem, policy,

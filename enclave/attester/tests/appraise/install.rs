@@ -6,7 +6,7 @@ use std::path::Path;
 
 use cloister_attestation::{Endorsements, Tee, appraise};
 use cloister_enclave_attester::simulated::FILE_NAME;
-use cloister_enclave_attester::{Attester, AttesterError, SimulatedTee};
+use cloister_enclave_attester::{AttesterError, CpuTee, SimulatedTee};
 use tempfile::tempdir;
 
 use crate::support::{MEASUREMENT, NONCE, evidence_by, policy, workload, write};

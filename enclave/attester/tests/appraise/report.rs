@@ -3,7 +3,6 @@
 use cloister_attestation::policy::{Generation, KeyDigest, ReportVersion, TcbVersion};
 use cloister_attestation::snp::{SnpRefusal, TcbKind};
 use cloister_attestation::{AppraisalPolicy, Measurement, Refusal, Sha256Digest, danger};
-use cloister_enclave_attester::Attester;
 use cloister_enclave_attester::simulated::pki;
 
 use crate::support::{evidence, patched, policy, refused, refused_report, report, sign_again, verdict, world};

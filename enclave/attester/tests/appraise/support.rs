@@ -15,7 +15,7 @@ use cloister_attestation::{
     ModelDigest, Refusal, Sha256Digest, SwitchIsolation, UnixTime, Workload, appraise, binding, danger,
 };
 use cloister_enclave_attester::simulated::{FILE_NAME, pki};
-use cloister_enclave_attester::{Attester, SimulatedTee};
+use cloister_enclave_attester::{CpuTee, SimulatedTee};
 use der::pem::{LineEnding, encode_string};
 
 /// 2026-06-01.
@@ -80,11 +80,11 @@ pub(crate) fn workload() -> Workload {
 }
 
 /// Evidence by `tee` that answers [`NONCE`].
-pub(crate) fn evidence_by(tee: &dyn Attester, workload: Workload) -> Evidence {
+pub(crate) fn evidence_by(tee: &dyn CpuTee, workload: Workload) -> Evidence {
     let (key, boot) = (IdentityKey::from_raw([0x55; 32]), BootId::from_bytes([0x66; 16]));
     let enclave = binding::enclave_id(&key, &boot, &workload.digest());
     let report_data = binding::report_data(&NONCE, &enclave, &binding::devices_digest(&[]));
-    Evidence::of_cpu(key, boot, workload, &NONCE, tee.evidence(&report_data).unwrap())
+    Evidence::of_cpu(key, boot, workload, &NONCE, tee.report(&report_data).unwrap())
 }
 
 pub(crate) fn evidence() -> Evidence {

@@ -1,0 +1,47 @@
+//! A CPU with the GPUs beside it.
+
+use cloister_attestation::binding::{NONCE_LEN, devices_digest, gpu_nonce, report_data};
+use cloister_attestation::{EnclaveId, Tee};
+
+use crate::{Attester, AttesterError, Collected, CpuTee, Gpus};
+
+/// A CPU's TEE with the GPUs of its guest, if there are any to show.
+pub struct Machine {
+    cpu: Box<dyn CpuTee>,
+    gpus: Option<Gpus>,
+}
+
+impl Machine {
+    /// Of these parts.
+    #[must_use]
+    pub fn new(cpu: Box<dyn CpuTee>, gpus: Option<Gpus>) -> Self {
+        Self { cpu, gpus }
+    }
+
+    /// The GPUs.
+    #[must_use]
+    pub const fn gpus(&self) -> Option<&Gpus> {
+        self.gpus.as_ref()
+    }
+}
+
+impl Attester for Machine {
+    fn tee(&self) -> Tee {
+        self.cpu.tee()
+    }
+
+    /// The GPUs' nonce is made of N and K; D is over what they answered; the CPU's report carries N, K and D. So nobody can
+    /// take the CPU's part of one machine with the GPUs' part of another.
+    fn evidence(&self, nonce: &[u8; NONCE_LEN], enclave: &EnclaveId) -> Result<Collected, AttesterError> {
+        let devices = match &self.gpus {
+            Some(gpus) => gpus.evidence(&gpu_nonce(nonce, enclave))?,
+            None => Vec::new(),
+        };
+        let exact: Vec<&[u8]> = devices.iter().map(|device| device.evidence.as_slice()).collect();
+        let bound = report_data(nonce, enclave, &devices_digest(&exact));
+        Ok(Collected {
+            cpu: self.cpu.report(&bound)?,
+            devices,
+        })
+    }
+}

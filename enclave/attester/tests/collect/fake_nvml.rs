@@ -1,0 +1,73 @@
+//! A folder with the fake `libnvidia-ml.so.1`, loaded by the real wrapper, and what it answers with: real captured reports.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::{env, fs};
+
+use cloister_enclave_attester::{GpuError, Gpus};
+use tempfile::TempDir;
+
+use crate::snp::testdata;
+
+/// One copy of the library with the file that says how it behaves.
+pub(crate) struct FakeNvml {
+    dir: TempDir,
+}
+
+/// Two GPUs with real reports and chains.
+pub(crate) const TWO: &str =
+    "gpu GPU-0 hopper hopper.hex hopper.pem\ngpu GPU-1 blackwell blackwell.hex blackwell.pem\n";
+
+impl FakeNvml {
+    pub(crate) fn new(script: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::copy(library(), dir.path().join("libnvidia-ml.so.1")).unwrap();
+        for (name, from) in [
+            ("hopper.hex", "nvidia/e2e_pass/report.hex"),
+            ("hopper.pem", "nvidia/e2e_pass/cert_chain.pem"),
+            (
+                "blackwell.hex",
+                "nvidia/reports/sdk_sample_blackwellAttestationReport.txt",
+            ),
+            ("blackwell.pem", "nvidia/reports/sdk_sample_blackwellCertChain.txt"),
+        ] {
+            fs::write(dir.path().join(name), testdata(from)).unwrap();
+        }
+        let fake = Self { dir };
+        fake.behave(script);
+        fake
+    }
+
+    /// From now on.
+    pub(crate) fn behave(&self, script: &str) {
+        fs::write(self.dir.path().join("fake-nvml.txt"), script).unwrap();
+    }
+
+    pub(crate) fn library(&self) -> PathBuf {
+        self.dir.path().join("libnvidia-ml.so.1")
+    }
+
+    pub(crate) fn open(&self) -> Result<Gpus, GpuError> {
+        Gpus::open(&self.library())
+    }
+}
+
+/// The library as it is now: cargo builds a library of this kind for no test, so this does, once.
+fn library() -> &'static Path {
+    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
+    LIBRARY.get_or_init(|| {
+        // .../target/debug/deps/collect-0123
+        let own = env::current_exe().unwrap();
+        let folder = own.ancestors().nth(2).unwrap().to_owned();
+        let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        cargo.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
+        cargo.args(["build", "--quiet", "--locked", "--package", "cloister-fake-nvml"]);
+        cargo.arg("--target-dir").arg(folder.parent().unwrap());
+        if folder.ends_with("release") {
+            cargo.arg("--release");
+        }
+        assert!(cargo.status().unwrap().success(), "the fake library does not build");
+        folder.join("libcloister_fake_nvml.so")
+    })
+}
