@@ -11,14 +11,13 @@
 //! `"tee": "simulated"` it has also `chain`: PEM of the intermediate (ASK), then of the root (ARK). `cpu` or `devices` may be
 //! missing, not both. Base64 is the standard alphabet with padding.
 
-use std::fmt;
-
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 use crate::binding;
 use crate::ids::Sha256Digest;
+use crate::nvidia::DeviceArch;
 use crate::object::Object;
 use crate::tee::Tee;
 
@@ -30,8 +29,8 @@ pub const MAX_REPORT_LEN: usize = 16 * 1024;
 pub const MAX_VEK_LEN: usize = 4 * 1024;
 /// Longest chain of a CPU's signing key in bytes of PEM.
 pub const MAX_CHAIN_LEN: usize = 16 * 1024;
-/// Most certificates in a `vek` of PEM: the key's own, the one between and the root.
-pub const MAX_VEK_CERTIFICATES: usize = 3;
+/// Most certificates in a `vek` of PEM: the key's own, and AMD's three.
+pub const MAX_VEK_CERTIFICATES: usize = 4;
 /// Longest collateral in bytes of JSON; real ones have about 20 KiB.
 pub const MAX_COLLATERAL_LEN: usize = 128 * 1024;
 /// Most devices: the largest machines have 8 GPUs and 4 switches.
@@ -91,18 +90,6 @@ pub struct DeviceEvidence {
     pub evidence: Vec<u8>,
     /// PEM of the chain of the device's key, its own first.
     pub certificate: String,
-}
-
-/// Architecture of a device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "UPPERCASE")]
-pub enum DeviceArch {
-    /// NVIDIA Hopper GPU: H100, H200.
-    Hopper,
-    /// NVIDIA Blackwell GPU.
-    Blackwell,
-    /// NVIDIA NVSwitch of the third generation.
-    Ls10,
 }
 
 /// JSON that is no bundle. It was not appraised: nothing can be said of the evidence.
@@ -306,32 +293,6 @@ impl DeviceEvidence {
     }
 }
 
-// === impl DeviceArch ===
-
-impl DeviceArch {
-    /// The name on the wire: `HOPPER`, `BLACKWELL` or `LS10`.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Hopper => "HOPPER",
-            Self::Blackwell => "BLACKWELL",
-            Self::Ls10 => "LS10",
-        }
-    }
-
-    /// True for a switch, which is not a GPU.
-    #[must_use]
-    pub const fn is_switch(self) -> bool {
-        matches!(self, Self::Ls10)
-    }
-}
-
-impl fmt::Display for DeviceArch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
 // === fields ===
 
 fn base64(field: &str, text: &str, max: usize) -> Result<Vec<u8>, BundleError> {
@@ -362,13 +323,13 @@ fn nonce(text: &str) -> Result<Vec<u8>, BundleError> {
         })
 }
 
-/// DER as it is, or the first of one to three certificates in PEM: AMD's own, which follow, are built in.
+/// DER as it is, or the first of one to four certificates in PEM: AMD's own, which follow, are built in.
 fn vek(text: &str) -> Result<Vec<u8>, BundleError> {
     let bytes = base64("cpu.vek", text, MAX_CHAIN_LEN)?;
     let der = if bytes.starts_with(b"-----BEGIN ") {
         let malformed = || BundleError::Field {
             field: "cpu.vek".to_owned(),
-            expected: "base64 of DER, or of PEM with one to three certificates",
+            expected: "base64 of DER, or of PEM with one to four certificates",
         };
         first_certificate(&bytes).ok_or_else(malformed)?
     } else {

@@ -1,6 +1,13 @@
 //! What others vouch for and evidence does not bring along.
 
+use std::collections::BTreeMap;
+
+use crate::policy::Generation;
+
 /// Endorsements that a verifier was given: none of them is trusted before its signature is verified. The default is none at all.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 #[non_exhaustive]
-pub struct Endorsements {}
+pub struct Endorsements {
+    /// DER of AMD's lists of revoked certificates.
+    pub amd_crls: BTreeMap<Generation, Vec<u8>>,
+}

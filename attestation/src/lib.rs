@@ -6,8 +6,10 @@
 //! [`Evidence`] (bytes and claims) -> [`appraise`] under an [`AppraisalPolicy`] -> [`AttestationResult`] (private fields) ->
 //! [`AttestedPeer`], which sealing needs. Every other end is a [`Refusal`].
 
+pub mod appraisal;
 pub mod binding;
 pub mod bundle;
+pub mod cache;
 pub mod cbor;
 pub mod check;
 pub mod danger;
@@ -23,7 +25,6 @@ pub mod tdx;
 pub mod workload;
 pub mod x509;
 
-mod appraise;
 mod canonical_json;
 mod endorsements;
 mod object;
@@ -31,15 +32,17 @@ mod result;
 mod rules;
 mod tee;
 
-pub use appraise::{Refusal, appraise};
+pub use appraisal::{Appraisal, Claims, Refusal, Submodule, appraise, appraise_bundle};
 pub use binding::enclave_id;
-pub use bundle::{Bundle, BundleError, CpuEvidence, DeviceArch, DeviceEvidence};
+pub use bundle::{Bundle, BundleError, CpuEvidence, DeviceEvidence};
+pub use cache::ResultCache;
 pub use check::{Check, Checks, Dimension, Finding, Trust, TrustVector};
 pub use endorsements::Endorsements;
 pub use evidence::{Evidence, EvidenceError};
 pub use identity::{IdentityKey, signed_bytes};
 pub use ids::{BootId, EnclaveId, ModelDigest, PolicyHash, Sha256Digest, UnixTime, WorkloadDigest};
 pub use model::{ManifestError, ModelFile, ModelManifest};
+pub use nvidia::DeviceArch;
 pub use policy::{AppraisalPolicy, Measurement, PlatformId, PolicyError};
 pub use result::{AttestationResult, AttestedPeer, Expired, Tier};
 pub use rules::Rules;

@@ -189,6 +189,9 @@ pub struct Danger {
     /// Accept processors whose firmware did not report that no two addresses of memory are one and the same (BadRAM). Firmware
     /// of version 2 reports never says it.
     pub skip_alias_check: bool,
+    /// Look at evidence that comes without the identity of an enclave, other people's for example. Nothing then shows that its
+    /// CPU and its devices are of one machine, or whose machine that is.
+    pub unbound_evidence: bool,
     /// Accept enclaves whose engine is not confined: whoever takes over the engine, by a prompt for example, may read the
     /// keys and prompts of every tenant.
     pub weak_confinement: bool,

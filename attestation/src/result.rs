@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::appraisal::Appraisal;
 use crate::identity::IdentityKey;
 use crate::ids::{BootId, EnclaveId, PolicyHash, UnixTime};
 use crate::policy::{Measurement, PlatformId};
@@ -41,6 +42,7 @@ pub struct AttestationResult {
     pub(crate) appraised_at: UnixTime,
     pub(crate) expires_at: UnixTime,
     pub(crate) tier: Tier,
+    pub(crate) appraisal: Appraisal,
 }
 
 impl AttestationResult {
@@ -98,7 +100,8 @@ impl AttestationResult {
         self.appraised_at
     }
 
-    /// From when on it proves nothing: the policy's age, or the end of a certificate if that is earlier.
+    /// From when on it proves nothing: the policy's age, or the first end of a certificate, of collateral or
+    /// of a list that it rests on.
     #[must_use]
     pub const fn expires_at(&self) -> UnixTime {
         self.expires_at
@@ -108,6 +111,12 @@ impl AttestationResult {
     #[must_use]
     pub const fn tier(&self) -> Tier {
         self.tier
+    }
+
+    /// What was found, part by part: `cpu0`, `gpu0` and so on, with tiers and claims.
+    #[must_use]
+    pub const fn appraisal(&self) -> &Appraisal {
+        &self.appraisal
     }
 
     /// True from the appraisal until the expiry. A clock that was moved back to before the appraisal makes it false: it would

@@ -279,7 +279,11 @@ fn a_chip_key_in_pem_is_taken_for_its_der() {
         value["cpu"]["vek"] = b64(text).into();
         parse(&value)
     };
-    for good in [one.clone(), one.replace('\n', "\r\n"), format!("{one}{other}\n{other}")] {
+    for good in [
+        one.clone(),
+        one.replace('\n', "\r\n"),
+        format!("{one}{other}\n{other}{other}"),
+    ] {
         let Some(CpuEvidence::Snp { vek, .. }) = with(&good).unwrap().cpu else {
             panic!("not of SNP");
         };
@@ -288,7 +292,7 @@ fn a_chip_key_in_pem_is_taken_for_its_der() {
     for bad in [
         one[..one.len() - 2].to_owned(),
         format!("{one}x"),
-        format!("{one}{other}{other}{other}"),
+        format!("{one}{other}{other}{other}{other}"),
         pem("PRIVATE KEY", der),
         format!("{one}{}", pem("PRIVATE KEY", der)),
     ] {

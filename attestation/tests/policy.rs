@@ -63,7 +63,7 @@ fn defaults_are_the_strict_ones() {
     assert_eq!(policy.max_age_seconds.value(), 3600);
     assert_eq!(policy.min_report_version.value(), 3);
     assert_eq!(policy.min_distinct_platforms.value(), 1);
-    assert!(!policy.danger.skip_alias_check && !policy.danger.weak_confinement);
+    assert!(!policy.danger.skip_alias_check && !policy.danger.weak_confinement && !policy.danger.unbound_evidence);
     assert_eq!(policy.workloads.digests, None);
 }
 
@@ -117,7 +117,7 @@ fn the_hash_is_that_of_the_documented_bytes() {
     let tdx: BTreeMap<String, serde_json::Value> = serde_json::from_value(tdx).unwrap();
     let canonical = [
         "cloister/v1 appraisal-policy\0",
-        r#"{"allowedGenerations":[],"authorKeyDigests":[],"danger":{"skipAliasCheck":false,"weakConfinement":false},"deniedPlatforms":[],"#,
+        r#"{"allowedGenerations":[],"authorKeyDigests":[],"danger":{"skipAliasCheck":false,"unboundEvidence":false,"weakConfinement":false},"deniedPlatforms":[],"#,
         r#""hostData":[],"idKeyDigests":[],"maxAgeSeconds":3600,"measurements":[],"minDistinctPlatforms":1,"#,
         r#""minReportVersion":3,"minTcb":{},"snp":{"maxVmpl":0,"platforms":[],"vlekProviders":[]},"tdx":"#,
         &serde_json::to_string(&tdx).unwrap(),
@@ -133,7 +133,7 @@ fn the_hash_is_that_of_the_documented_bytes() {
 #[test]
 fn every_key_changes_the_hash() {
     let base = parse(&example()).canonical_hash();
-    let changes: [fn(&mut AppraisalPolicy); 21] = [
+    let changes: [fn(&mut AppraisalPolicy); 22] = [
         |p| p.tees.clear(),
         |p| p.allowed_generations.clear(),
         |p| p.min_tcb.clear(),
@@ -152,6 +152,7 @@ fn every_key_changes_the_hash() {
         |p| p.danger.simulated_tee = Some(Sha256Digest::from_bytes([0; 32])),
         |p| p.danger.skip_alias_check = true,
         |p| p.danger.weak_confinement = true,
+        |p| p.danger.unbound_evidence = true,
         |p| p.workloads.digests = None,
         |p| p.workloads.digests = Some([].into()),
         |p| p.min_tcb.get_mut(&Generation::Turin).unwrap().fmc = None,
