@@ -173,7 +173,7 @@ impl Bundle {
         Ok(Self {
             cpu: wire.cpu.map(|cpu| CpuEvidence::from_wire(cpu.0)).transpose()?,
             devices: devices
-                .map(|(index, device)| DeviceEvidence::from_wire(index, device.0))
+                .map(|(index, device)| DeviceEvidence::from_wire(index, &device.0))
                 .collect::<Result<_, _>>()?,
             nonce: wire.nonce.as_deref().map(nonce).transpose()?,
         })
@@ -275,7 +275,7 @@ impl CpuEvidence {
 // === impl DeviceEvidence ===
 
 impl DeviceEvidence {
-    fn from_wire(index: usize, wire: WireDevice) -> Result<Self, BundleError> {
+    fn from_wire(index: usize, wire: &WireDevice) -> Result<Self, BundleError> {
         let field = |name| format!("devices[{index}].{name}");
         let certificate = field("certificate");
         let chain = base64(&certificate, &wire.certificate, MAX_DEVICE_CHAIN_LEN)?;

@@ -9,8 +9,10 @@ use cloister_attestation::{
     Tee, Trust, UnixTime, appraise_bundle,
 };
 
-/// 2025-06-01: all the certificates of SEV-SNP that are used here are valid.
-const NOW: UnixTime = UnixTime(1_748_736_000);
+/// 2026-01-01: the certificates of all chips that are used here are valid.
+const NOW: UnixTime = UnixTime(1_767_225_600);
+/// 2025-06-01: that of the provider's key is.
+const VLEK_NOW: UnixTime = UnixTime(1_748_736_000);
 /// 2025-07-01: within the month of the quote's collateral.
 const TDX_NOW: UnixTime = UnixTime(1_751_328_000);
 
@@ -85,11 +87,15 @@ fn genuine_reports_without_reference_values_have_hardware_2_and_executables_0() 
 
 #[test]
 fn a_privilege_level_above_0_is_a_warning() {
-    let appraisal = genuine(&snp("trustee_vlek_report.bin", "trustee_vlek.der"), None, NOW);
+    let appraisal = genuine(&snp("trustee_vlek_report.bin", "trustee_vlek.der"), None, VLEK_NOW);
     assert_eq!((appraisal.status(), appraisal.refusal()), (Trust::Warning, None));
     let cpu = &appraisal.submodules["cpu0"];
     assert_eq!(cpu.vector().hardware, Trust::Affirming);
-    assert!(matches!(cpu.reasons()[..], [Refusal::Snp(SnpRefusal::Vmpl(1))]), "{:?}", cpu.reasons());
+    assert!(
+        matches!(cpu.reasons()[..], [Refusal::Snp(SnpRefusal::Vmpl(1))]),
+        "{:?}",
+        cpu.reasons()
+    );
 }
 
 #[test]
@@ -116,7 +122,11 @@ fn a_report_that_was_changed_is_contraindicated_and_says_nothing() {
 
 #[test]
 fn evidence_out_of_date_is_contraindicated() {
-    for (bundle, now) in [(milan(), UnixTime(4_000_000_000)), (tdx(), NOW), (tdx(), UnixTime(1_760_000_000))] {
+    for (bundle, now) in [
+        (milan(), UnixTime(4_000_000_000)),
+        (tdx(), NOW),
+        (tdx(), UnixTime(1_760_000_000)),
+    ] {
         assert_eq!(genuine(&bundle, None, now).status(), Trust::Contraindicated);
     }
 }
@@ -149,13 +159,27 @@ fn the_nonce_that_is_given_is_the_report_data_or_its_first_32_bytes() {
     let bundle = milan();
     let data = report_data(&bundle);
     for nonce in [&data[..], &data[..32], &data[..40]] {
-        assert_eq!(genuine(&bundle, Some(nonce), NOW).status(), Trust::Affirming, "{}", nonce.len());
+        assert_eq!(
+            genuine(&bundle, Some(nonce), NOW).status(),
+            Trust::Affirming,
+            "{}",
+            nonce.len()
+        );
     }
     // All 64 bytes are used: 32 may stand alone, no other number.
     let full = snp("sev_report_milan.bin", "sev_vcek_milan.der");
     let data = report_data(&full);
-    for (length, expected) in [(64, Trust::Affirming), (32, Trust::Affirming), (31, Trust::Contraindicated), (63, Trust::Contraindicated)] {
-        assert_eq!(genuine(&full, Some(&data[..length]), NOW).status(), expected, "{length}");
+    for (length, expected) in [
+        (64, Trust::Affirming),
+        (32, Trust::Affirming),
+        (31, Trust::Contraindicated),
+        (63, Trust::Contraindicated),
+    ] {
+        assert_eq!(
+            genuine(&full, Some(&data[..length]), NOW).status(),
+            expected,
+            "{length}"
+        );
     }
 }
 
@@ -165,7 +189,13 @@ fn a_stale_truncated_or_oversized_nonce_is_refused() {
     let data = report_data(&bundle);
     let mut other = data.clone();
     other[31] ^= 1;
-    for nonce in [&other[..32], &data[..31], &other, &[data.as_slice(), &[0]].concat(), &[0; 32]] {
+    for nonce in [
+        &other[..32],
+        &data[..31],
+        &other,
+        &[data.as_slice(), &[0]].concat(),
+        &[0; 32],
+    ] {
         let appraisal = genuine(&bundle, Some(nonce), NOW);
         assert_eq!(appraisal.refusal(), Some(&Refusal::CpuNonce));
         assert_eq!(appraisal.status(), Trust::Contraindicated);
@@ -179,7 +209,10 @@ fn a_bundle_that_says_another_nonce_than_the_given_one_is_refused() {
     bundle.nonce = Some(data[..32].to_vec());
     assert_eq!(genuine(&bundle, Some(&data[..32]), NOW).status(), Trust::Affirming);
     bundle.nonce = Some(vec![1; 32]);
-    assert_eq!(genuine(&bundle, Some(&data[..32]), NOW).refusal(), Some(&Refusal::Nonce));
+    assert_eq!(
+        genuine(&bundle, Some(&data[..32]), NOW).refusal(),
+        Some(&Refusal::Nonce)
+    );
     // Without a given one, what a bundle says of itself binds its devices, not its CPU.
     assert_eq!(genuine(&bundle, None, NOW).status(), Trust::Affirming);
 }
@@ -235,7 +268,12 @@ fn devices_are_named_by_their_order_among_their_kind() {
     let appraisal = genuine(&bundle, None, NOW);
     let names: Vec<_> = appraisal.submodules.keys().collect();
     assert_eq!(names, ["gpu0", "gpu1", "switch0", "switch1"]);
-    assert!(appraisal.submodules.values().all(|part| part.status() == Trust::Contraindicated));
+    assert!(
+        appraisal
+            .submodules
+            .values()
+            .all(|part| part.status() == Trust::Contraindicated)
+    );
 }
 
 // === policies ===
@@ -262,7 +300,10 @@ fn listing_a_kind_of_tee_alone_accepts_none_of_it() {
     let mut policy = AppraisalPolicy::default();
     policy.danger.unbound_evidence = true;
     policy.tees = [Tee::Snp, Tee::Tdx].into();
-    assert!(matches!(under(&milan(), &policy, None).refusal(), Some(Refusal::Snp(_))));
+    assert!(matches!(
+        under(&milan(), &policy, None).refusal(),
+        Some(Refusal::Snp(_))
+    ));
     let quote = appraise_bundle(&tdx(), None, TDX_NOW, Rules::Policy(&policy), &Endorsements::default());
     assert!(matches!(quote.refusal(), Some(Refusal::Tdx(_))));
 }
@@ -289,6 +330,12 @@ fn evidence_that_is_bound_to_no_enclave_is_refused_unless_the_policy_says_so() {
     assert_eq!((found.refusal(), found.status()), (None, Trust::Affirming));
     assert_eq!(found.submodules["cpu0"].vector().executables, Trust::Affirming);
     // A nonce that is given counts all the same.
-    assert_eq!(under(&bundle, &policy, Some(&report_data(&bundle)[..32])).refusal(), None);
-    assert_eq!(under(&bundle, &policy, Some(&[9; 32])).refusal(), Some(&Refusal::CpuNonce));
+    assert_eq!(
+        under(&bundle, &policy, Some(&report_data(&bundle)[..32])).refusal(),
+        None
+    );
+    assert_eq!(
+        under(&bundle, &policy, Some(&[9; 32])).refusal(),
+        Some(&Refusal::CpuNonce)
+    );
 }

@@ -223,7 +223,7 @@ fn each_length_has_its_bound_and_the_error_says_where() {
         (
             "cpu.collateral",
             refused(tdx(), |v| {
-                v["cpu"]["collateral"]["tcb_info"] = "x".repeat(MAX_COLLATERAL_LEN).into()
+                v["cpu"]["collateral"]["tcb_info"] = "x".repeat(MAX_COLLATERAL_LEN).into();
             }),
         ),
         (
@@ -239,7 +239,7 @@ fn each_length_has_its_bound_and_the_error_says_where() {
         assert_eq!(error, format!("bundle: {field} is not within its longest length"));
     }
     let many = refused(snp(), |v| {
-        v["devices"] = vec![v["devices"][0].clone(); MAX_DEVICES + 1].into()
+        v["devices"] = vec![v["devices"][0].clone(); MAX_DEVICES + 1].into();
     });
     assert!(many.contains("devices has 17 entries"), "{many}");
     let padded = format!("{}{}", snp(), " ".repeat(MAX_BUNDLE_LEN));
