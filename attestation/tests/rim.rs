@@ -218,6 +218,21 @@ fn a_manifest_is_refused_outside_of_the_validity_of_its_certificates() {
 }
 
 #[test]
+fn genuine_manifests_inside_of_others_are_refused() {
+    let genuine = std::str::from_utf8(VBIOS).unwrap().trim();
+    let open = "<SoftwareIdentity xmlns=\"http://standards.iso.org/iso/19770/-2/2015/schema.xsd\">";
+    let inside = format!("{open}<Payload/>{genuine}</SoftwareIdentity>");
+    assert_eq!(verify(inside.as_bytes(), NOW), Err(RimRefusal::SignaturePlace));
+    // With the signature directly in the outer one, and the signed content beside what a lenient reader would take.
+    let (content, signature) = genuine.split_at(genuine.find("<ds:Signature ").unwrap());
+    let signature = signature.trim_end_matches("</SoftwareIdentity>");
+    let beside = format!("{open}<Payload/>{content}</SoftwareIdentity>{signature}</SoftwareIdentity>");
+    assert_eq!(verify(beside.as_bytes(), NOW), Err(RimRefusal::Digest));
+    let twice = genuine.replace("</SoftwareIdentity>", &format!("{signature}</SoftwareIdentity>"));
+    assert_eq!(verify(twice.as_bytes(), NOW), Err(RimRefusal::SignaturePlace));
+}
+
+#[test]
 fn every_active_measurement_of_the_real_device_matches() {
     let (driver, vbios) = pair();
     let blocks = blocks();
