@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::binding;
 use crate::ids::Sha256Digest;
-use crate::nvidia::DeviceArch;
+pub use crate::nvidia::DeviceArch;
 use crate::object::Object;
 use crate::tee::Tee;
 

@@ -75,7 +75,8 @@ impl Anchor {
     pub fn simulated(chain: &str, trusted: &Sha256Digest) -> Result<Self, SimulatedRootRefusal> {
         let found = pem_certificates(chain, 3).map_err(|_| SimulatedRootRefusal::Malformed)?;
         // What is hashed is what is parsed: certificates and nothing after them.
-        if found.iter().any(|der| Certificate::parse(der, &[]).is_err()) {
+        let malformed = |der: &Vec<u8>| matches!(Certificate::parse(der, &[]), Err(CertificateRefusal::Malformed));
+        if found.iter().any(malformed) {
             return Err(SimulatedRootRefusal::Malformed);
         }
         let mut found = found.into_iter();
