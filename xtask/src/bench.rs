@@ -24,7 +24,7 @@ pub(crate) fn main(mut arguments: Arguments) -> Result<()> {
     let json = arguments.value::<PathBuf>("--json")?;
     arguments.finish()?;
 
-    tools::require()?;
+    tools::require(tools::TOOLS)?;
     if wants_real(only.as_deref()) {
         assets::engine()?;
         assets::model()?;

@@ -4,6 +4,7 @@ mod args;
 mod assets;
 mod bench;
 mod claims;
+mod cluster;
 mod compatibility;
 mod dependencies;
 mod error;
@@ -36,6 +37,11 @@ cargo xtask up       run everything on this machine and serve the OpenAI API on 
 cargo xtask test     run the tests
     --tier NAME              quick (minutes, no model), default (as CI) or full (hours)
     --only NAME              rust, or python: the tests with the official client
+cargo xtask cluster  a real Kubernetes of two nodes on this machine (as root; Debian's containerd, Go)
+    up                       from any state that an earlier one left; built once, in minutes
+    down                     removes all of it
+    load FILE.tar...         imports images into both nodes
+    env                      prints KUBECONFIG and PATH (kubectl, helm) for a shell
 cargo xtask gen      write the generated files, and look for the tests that documents name
     --check                  only compare them
 cargo xtask deps     check layers, licences and sources of the dependencies
@@ -70,6 +76,7 @@ fn run() -> Result<()> {
         Some("test") => suite::main(arguments),
         Some("gen") => generate::main(arguments),
         Some("deps") => dependencies::main(arguments),
+        Some("cluster") => cluster::main(arguments),
         Some("bench") => bench::main(arguments),
         Some("mutants") => mutants::main(arguments),
         Some("help") => {

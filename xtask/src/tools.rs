@@ -8,16 +8,17 @@ use crate::{
 };
 
 /// A tool or library of the machine.
-struct Tool {
-    name: &'static str,
-    /// The Debian package that has it.
-    package: &'static str,
-    used_for: &'static str,
+pub(crate) struct Tool {
+    pub(crate) name: &'static str,
+    /// The Debian packages that have it, separated by spaces.
+    pub(crate) package: &'static str,
+    pub(crate) used_for: &'static str,
     /// A command that succeeds if it is there.
-    probe: &'static [&'static str],
+    pub(crate) probe: &'static [&'static str],
 }
 
-const TOOLS: &[Tool] = &[
+/// What running everything on one machine needs.
+pub(crate) const TOOLS: &[Tool] = &[
     Tool {
         name: "python3 (3.10 or newer)",
         package: "python3",
@@ -68,19 +69,19 @@ const TOOLS: &[Tool] = &[
     },
 ];
 
-/// Makes sure that every tool is there; on Debian, as root, what is missing is installed.
+/// Makes sure that every one of `tools` is there; on Debian, as root, what is missing is installed.
 ///
 /// # Errors
 ///
 /// Tools are missing: the message names each with the command that installs it.
-pub(crate) fn require() -> Result<()> {
-    let missing = missing();
+pub(crate) fn require(tools: &'static [Tool]) -> Result<()> {
+    let missing = missing(tools);
     if missing.is_empty() {
         return Ok(());
     }
     if rustix::process::geteuid().is_root() && Path::new("/etc/debian_version").is_file() {
         install(&missing)?;
-        let still = self::missing();
+        let still = self::missing(tools);
         if !still.is_empty() {
             return Err(advice(&still));
         }
@@ -89,8 +90,8 @@ pub(crate) fn require() -> Result<()> {
     Err(advice(&missing))
 }
 
-fn missing() -> Vec<&'static Tool> {
-    TOOLS.iter().filter(|tool| !is_there(tool)).collect()
+fn missing(tools: &'static [Tool]) -> Vec<&'static Tool> {
+    tools.iter().filter(|tool| !is_there(tool)).collect()
 }
 
 fn is_there(tool: &Tool) -> bool {

@@ -76,7 +76,7 @@ fn run(tier: Tier, only: Option<Kind>, report: &mut Report) -> Result<()> {
     let wanted = |kind| only.is_none_or(|only| only == kind);
     if tier != Tier::Quick {
         report.stage("engine, model and client", |_| {
-            tools::require()?;
+            tools::require(tools::TOOLS)?;
             assets::engine()?;
             assets::model()?;
             assets::openai_client().map(drop)
@@ -99,7 +99,12 @@ fn run(tier: Tier, only: Option<Kind>, report: &mut Report) -> Result<()> {
         true => report.stage("tests with the official client", scripts::run),
         false => Ok(()),
     };
-    rust.and(python)
+    // Its first build takes as long as all else.
+    let cluster = match wanted(Kind::Python) && tier == Tier::Full {
+        true => report.stage("cluster", scripts::cluster),
+        false => Ok(()),
+    };
+    rust.and(python).and(cluster)
 }
 
 fn cargo_test(tier: Tier, report: &mut Report) -> Result<()> {

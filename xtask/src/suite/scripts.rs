@@ -63,6 +63,27 @@ pub(super) fn run(report: &mut Report) -> Result<()> {
     Ok(())
 }
 
+/// The test of `cargo xtask cluster`, which brings a cluster up and down.
+///
+/// # Errors
+///
+/// The script cannot be started.
+pub(super) fn cluster(report: &mut Report) -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        report.counts.skipped += 1;
+        report.skipped.push("the cluster needs root".to_owned());
+        return Ok(());
+    }
+    let client = assets::openai_client()?;
+    report.counts += script_in(
+        None,
+        &root().join("tests/cluster/check.py"),
+        &client,
+        &mut report.skipped,
+    )?;
+    Ok(())
+}
+
 fn start(options: &str) -> Result<Deployment> {
     eprintln!("deployment: up {options}");
     let mut arguments = Arguments::new(options.split_whitespace().map(OsString::from))?;

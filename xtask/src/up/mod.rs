@@ -60,7 +60,7 @@ enum EngineKind {
 pub(crate) fn main(mut arguments: Arguments) -> Result<()> {
     let options = Options::parse(&mut arguments)?;
     arguments.finish()?;
-    tools::require()?;
+    tools::require(tools::TOOLS)?;
     // Before there are children to stop in order, a signal ends this process, and what it runs with it.
     let parts = Parts::gather(&options)?;
     let Some(mut deployment) = Deployment::start(&options, parts, Interrupts::install()?)? else {
