@@ -435,6 +435,7 @@ pub(crate) fn signed_part(der: &[u8]) -> der::Result<&[u8]> {
     reader.finish(signed)
 }
 
+const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
 const END: &str = "-----END CERTIFICATE-----";
 
 /// DER of the certificates of a PEM text, in their order: at most `most`, with nothing but white space around them.
@@ -450,6 +451,10 @@ pub fn pem_certificates(pem: &str, most: usize) -> Result<Vec<Vec<u8>>, PemRefus
     while !rest.is_empty() {
         if found.len() == most {
             return Err(PemRefusal::TooMany(most));
+        }
+        // The decoder would skip text before it.
+        if !rest.starts_with(BEGIN) {
+            return Err(PemRefusal::Malformed);
         }
         let at = rest.find(END).ok_or(PemRefusal::Malformed)?;
         let (one, after) = rest

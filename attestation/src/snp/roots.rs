@@ -20,7 +20,7 @@ pub struct Anchor {
 /// A SIMULATED chain that cannot be trusted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SimulatedRootRefusal {
-    /// Not PEM of two certificates, or three.
+    /// Not PEM of exactly its certificates.
     #[error("SIMULATED chain is not PEM of exactly an intermediate and a root certificate")]
     Malformed,
     /// The root is not the one that the policy names.
@@ -67,25 +67,34 @@ impl Anchor {
         })
     }
 
-    /// The SIMULATED root of `chain` (PEM: intermediate, root, and in the order of AMD's own files an intermediate for providers'
-    /// keys if there are any), if it is the one whose SHA-256 is `trusted`.
+    /// The SIMULATED root of `chain` (PEM: intermediate, then root), if it is the one whose SHA-256 is `trusted`.
     ///
     /// # Errors
     /// [`SimulatedRootRefusal`] for any other root, and any other number of certificates.
     pub fn simulated(chain: &str, trusted: &Sha256Digest) -> Result<Self, SimulatedRootRefusal> {
-        let found = pem_certificates(chain, 3).map_err(|_| SimulatedRootRefusal::Malformed)?;
-        // What is hashed is what is parsed: certificates and nothing after them.
-        let malformed = |der: &Vec<u8>| matches!(Certificate::parse(der, &[]), Err(CertificateRefusal::Malformed));
-        if found.iter().any(malformed) {
-            return Err(SimulatedRootRefusal::Malformed);
-        }
-        let mut found = found.into_iter();
-        let (Some(ask), Some(ark), asvk) = (found.next(), found.next(), found.next()) else {
-            return Err(SimulatedRootRefusal::Malformed);
-        };
-        let digest = sha256(&[&ark]);
-        if digest != *trusted {
-            return Err(SimulatedRootRefusal::OtherRoot { found: digest });
+        let [ask, ark] = parts(chain)?;
+        Self::named(ark, ask, None, trusted)
+    }
+
+    /// The same with a third certificate, the intermediate over providers' keys, in the order of AMD's own files. No evidence
+    /// brings one: it is for tests of what a provider's key may sign.
+    ///
+    /// # Errors
+    /// [`SimulatedRootRefusal`] as above.
+    pub fn simulated_with_providers(chain: &str, trusted: &Sha256Digest) -> Result<Self, SimulatedRootRefusal> {
+        let [ask, ark, asvk] = parts(chain)?;
+        Self::named(ark, ask, Some(asvk), trusted)
+    }
+
+    fn named(
+        ark: Vec<u8>,
+        ask: Vec<u8>,
+        asvk: Option<Vec<u8>>,
+        trusted: &Sha256Digest,
+    ) -> Result<Self, SimulatedRootRefusal> {
+        let found = sha256(&[&ark]);
+        if found != *trusted {
+            return Err(SimulatedRootRefusal::OtherRoot { found });
         }
         Ok(Self { ark, ask, asvk })
     }
@@ -104,4 +113,14 @@ impl Anchor {
             }
         }
     }
+}
+
+/// Exactly `N` certificates, each of which is one and nothing after it: what is hashed is what is parsed.
+fn parts<const N: usize>(chain: &str) -> Result<[Vec<u8>; N], SimulatedRootRefusal> {
+    let found = pem_certificates(chain, N).map_err(|_| SimulatedRootRefusal::Malformed)?;
+    let malformed = |der: &Vec<u8>| matches!(Certificate::parse(der, &[]), Err(CertificateRefusal::Malformed));
+    if found.iter().any(malformed) {
+        return Err(SimulatedRootRefusal::Malformed);
+    }
+    found.try_into().map_err(|_| SimulatedRootRefusal::Malformed)
 }

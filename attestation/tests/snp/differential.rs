@@ -52,7 +52,12 @@ fn both_refuse_changed_reports_and_forged_certificates() {
         for at in (0..0x2a0).step_by(61) {
             let mut report = file.report.clone();
             report[at] ^= 1;
-            assert!(by_sev(&file, &report, &file.vek).is_err(), "{}: {at:#x}", file.name);
+            // Between the parts of a firmware version: see the last test.
+            let dropped = [0x38, 0x180, 0x1e0, 0x1f0]
+                .iter()
+                .any(|tcb| (tcb + 2..tcb + 6).contains(&at));
+            let theirs = by_sev(&file, &report, &file.vek);
+            assert_eq!(theirs.is_ok(), dropped, "{}: {at:#x}", file.name);
             assert!(
                 verify(&report, &file.vek, Trust::Amd, file.now).is_err(),
                 "{}: {at:#x}",

@@ -141,7 +141,11 @@ pub(crate) fn amd(generation: Generation) -> [Vec<u8>; 3] {
 /// An anchor of these certificates, as if a policy named their root: AMD's own cannot be replaced.
 pub(crate) fn anchor(chain: &[&[u8]]) -> Anchor {
     let text: String = chain.iter().map(|der| to_pem(der)).collect();
-    Anchor::simulated(&text, &sha256(&[chain[1]])).unwrap()
+    let trusted = sha256(&[chain[1]]);
+    match chain.len() {
+        2 => Anchor::simulated(&text, &trusted).unwrap(),
+        _ => Anchor::simulated_with_providers(&text, &trusted).unwrap(),
+    }
 }
 
 pub(crate) fn to_pem(der: &[u8]) -> String {
