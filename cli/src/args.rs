@@ -1,14 +1,18 @@
 //! The command line's grammar.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use cloister_attestation::ModelDigest;
+use cloister_attestation::{ModelDigest, UnixTime};
+use cloister_client::collateral::http::BaseUrl;
+use cloister_client::collateral::{FmspcCa, Product};
 use cloister_client::config::ProxyFlags;
 use std::path::PathBuf;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
-  1  a check failed (doctor), or the receipt was refused (receipt verify)
+  1  a check failed (doctor), the receipt was refused (receipt verify), or collateral is missing or expired
   2  wrong usage
   3  a file or the configuration cannot be used
   4  the program failed while it ran";
@@ -50,6 +54,11 @@ pub(crate) enum Command {
     Receipt {
         #[command(subcommand)]
         command: ReceiptCommand,
+    },
+    /// Fetch and look at what vendors sign: certificates, revocation lists, collateral, RIMs
+    Collateral {
+        #[command(subcommand)]
+        command: CollateralCommand,
     },
     /// For trials and tests only
     Dev {
@@ -159,6 +168,95 @@ pub(crate) enum ReceiptCommand {
         #[arg(long, value_name = "FILE")]
         cose: Option<PathBuf>,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CollateralCommand {
+    /// Fetch what evidence needs from its vendors, into a directory
+    Fetch(Box<FetchArgs>),
+    /// Show what the directory holds, and until when; exits 1 when something has expired
+    Show(ShowArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FetchArgs {
+    /// Evidence, as for `appraise`, of which `vek` and `collateral` may be missing; may be repeated
+    #[arg(long = "for", value_name = "BUNDLE")]
+    pub(crate) bundles: Vec<PathBuf>,
+    /// Directory to keep it in
+    #[arg(long, env = "CLOISTER_COLLATERAL", value_name = "DIR")]
+    pub(crate) store: PathBuf,
+    /// Generation of the chip, for reports of SEV-SNP of version 2: Milan, Genoa or Turin
+    #[arg(long, value_name = "PRODUCT")]
+    pub(crate) product: Option<Product>,
+    /// Fetch AMD's chains and revocation list of this generation; may be repeated
+    #[arg(long, value_name = "PRODUCT")]
+    pub(crate) crl: Vec<Product>,
+    /// Fetch the RIM of this id, and the status of its certificates; may be repeated
+    #[arg(long, value_name = "ID")]
+    pub(crate) rim: Vec<String>,
+    /// Fetch Intel's collateral for this FMSPC (12 hex digits); may be repeated
+    #[arg(long, value_name = "FMSPC")]
+    pub(crate) fmspc: Vec<Fmspc>,
+    /// Authority of the platforms of --fmspc: platform or processor
+    #[arg(long, default_value = "platform", value_name = "CA")]
+    pub(crate) ca: FmspcCa,
+    /// AMD's key distribution service, or a mirror [default: https://kdsintf.amd.com]
+    #[arg(long, env = "CLOISTER_AMD_KDS", value_name = "URL")]
+    pub(crate) amd_kds: Option<BaseUrl>,
+    /// Intel's provisioning certification service, or a cache of it [default: https://api.trustedservices.intel.com]
+    #[arg(long, env = "CLOISTER_INTEL_PCS", value_name = "URL")]
+    pub(crate) intel_pcs: Option<BaseUrl>,
+    /// Revocation list of Intel's root [default: Intel's own, or the cache's with --intel-pcs]
+    #[arg(long, env = "CLOISTER_INTEL_ROOT_CRL", value_name = "URL")]
+    pub(crate) intel_root_crl: Option<BaseUrl>,
+    /// NVIDIA's RIM service, or a mirror [default: https://rim.attestation.nvidia.com]
+    #[arg(long, env = "CLOISTER_NVIDIA_RIM", value_name = "URL")]
+    pub(crate) nvidia_rim: Option<BaseUrl>,
+    /// NVIDIA's status service, or a mirror [default: https://ocsp.ndis.nvidia.com]
+    #[arg(long, env = "CLOISTER_NVIDIA_OCSP", value_name = "URL")]
+    pub(crate) nvidia_ocsp: Option<BaseUrl>,
+    /// Ask nobody: say what is needed and whether it is there
+    #[arg(long)]
+    pub(crate) offline_check: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ShowArgs {
+    /// The directory
+    #[arg(long, env = "CLOISTER_COLLATERAL", value_name = "DIR")]
+    pub(crate) store: PathBuf,
+    /// Time to judge by, RFC 3339 [default: this machine's clock]
+    #[arg(long, value_name = "TIME")]
+    pub(crate) now: Option<Moment>,
+}
+
+/// 12 hex digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Fmspc(pub(crate) [u8; 6]);
+
+impl std::str::FromStr for Fmspc {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        let fmspc = hex::FromHex::from_hex(text).map_err(|_| "expected 12 hex digits")?;
+        Ok(Self(fmspc))
+    }
+}
+
+/// A time in RFC 3339.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Moment(pub(crate) UnixTime);
+
+impl std::str::FromStr for Moment {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        let error = "expected a time such as 2026-01-31T12:00:00Z";
+        let time = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| error)?;
+        let seconds = u64::try_from(time.unix_timestamp()).map_err(|_| error)?;
+        Ok(Self(UnixTime(seconds)))
+    }
 }
 
 #[derive(Debug, Subcommand)]

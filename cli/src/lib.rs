@@ -18,6 +18,7 @@ pub fn run() -> ExitCode {
         Command::Doctor(args) => commands::doctor::run(&args, &printer),
         Command::Tenant { dir, command } => commands::tenant::run(dir.as_deref(), command, &printer),
         Command::Receipt { command } => commands::receipt::run(&command, &printer),
+        Command::Collateral { command } => commands::collateral::run(&command, &printer),
         Command::Dev { command } => commands::dev::run(&command, &printer),
     };
     match outcome {

@@ -1,5 +1,6 @@
 //! Looks at everything that a request needs, in the order in which it is needed, and says what to do about what is wrong.
 
+use crate::collateral::{self, Store};
 use crate::config::ProxyConfig;
 use crate::failure::{Code, Failure};
 use crate::files::FileError;
@@ -11,6 +12,7 @@ use cloister_attestation::{EnclaveId, ModelDigest, PlatformId, Tee};
 use cloister_session::key_config::SignedKeyConfig;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 
 /// Enclaves of one model that are asked for evidence.
@@ -132,6 +134,9 @@ pub async fn examine(config: &ProxyConfig) -> Report {
         report.skip_from(1);
         return report;
     }
+    if let Some(dir) = &config.collateral {
+        check_collateral(&mut report, dir);
+    }
     let Some(member) = check_credential(&mut report, config) else {
         report.skip_from(2);
         return report;
@@ -177,6 +182,29 @@ fn check_files(report: &mut Report, config: &ProxyConfig) -> bool {
             false
         }
     }
+}
+
+/// The store of collateral, if there is one: what has ended may be what evidence needs, and need not be.
+fn check_collateral(report: &mut Report, dir: &Path) {
+    let files = Store::open(dir).and_then(|store| collateral::expiry::listing(&store, clock::now()));
+    let files = match files {
+        Ok(files) => files,
+        Err(error) => {
+            return report.fail(
+                "collateral",
+                error.to_string(),
+                "make it with `cloister collateral fetch`",
+            );
+        }
+    };
+    let good = files.iter().all(|file| file.state == collateral::expiry::State::Good);
+    let status = if good { Status::Ok } else { Status::Warning };
+    report.checks.push(Check {
+        name: "collateral",
+        status,
+        detail: collateral::summary(&files),
+        advice: (!good).then(|| "`cloister collateral show` lists it; fetch it again".to_owned()),
+    });
 }
 
 fn advice_for_file(error: &SetupError) -> &'static str {

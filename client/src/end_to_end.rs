@@ -187,6 +187,7 @@ async fn set() -> Set {
         models: BTreeMap::from([("m".to_owned(), vec![MODEL])]),
         api_keys: None,
         receipts: None,
+        collateral: None,
         candidates: 2,
         max_in_flight: 8,
         timeouts: Timeouts {

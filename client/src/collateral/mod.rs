@@ -1,7 +1,8 @@
 //! Collateral and RIMs: what vendors sign and evidence does not bring along. It is fetched ahead, kept in a directory, and read
 //! from there, so that an appraisal needs no network.
 //!
-//! [`Store`] is the directory, and [`read_rims`] reads a folder of RIM documents whatever their names.
+//! [`Store`] is the directory, [`fetch`](fetch::fetch) fills it, [`listing`](expiry::listing) says what is there and until when it holds, and [`read_rims`]
+//! reads a folder of RIM documents whatever their names.
 //!
 //! ```text
 //! DIR/amd/<Product>/cert_chain.pem             ASK and ARK
@@ -17,10 +18,27 @@
 //! trusted for being there, and the verifier checks all of it; who can write to the directory can withhold, not forge. AMD's chains
 //! are kept to be looked at: the verifier's roots are built in.
 
+pub mod expiry;
+pub mod fetch;
+pub mod http;
+pub mod need;
+
+mod amd;
+mod fields;
+mod gather;
+mod intel;
 mod name;
+mod nvidia;
 mod rims;
 mod store;
 
+pub use amd::{KDS_URL, Tcb};
+pub use gather::{CompleteError, Gathered, complete, summary};
+pub use intel::{PCS_URL, ROOT_CRL_URL};
 pub use name::{Entry, FmspcCa, NameError, Product, TcbName};
+pub use nvidia::{OCSP_URL, RIM_URL};
 pub use rims::{MAX_RIM_BYTES, MAX_RIM_FILES, RimFile, RimFolder, read_rims};
 pub use store::{MAX_ENTRY_BYTES, Store, StoreError};
+
+#[cfg(test)]
+mod tests;

@@ -21,6 +21,7 @@ pub(super) struct ConfigFile {
     pub(super) models: BTreeMap<String, Digests>,
     pub(super) api_keys: Option<PathBuf>,
     pub(super) receipts: Option<PathBuf>,
+    pub(super) collateral: Option<PathBuf>,
     pub(super) candidates: Option<usize>,
     pub(super) max_in_flight: Option<usize>,
     pub(super) timeouts: TimeoutKeys,
@@ -78,6 +79,7 @@ impl ConfigFile {
             &mut file.policy,
             &mut file.api_keys,
             &mut file.receipts,
+            &mut file.collateral,
         ];
         for path in paths.into_iter().flatten() {
             // An absolute path replaces the base.

@@ -48,6 +48,9 @@ pub struct ProxyFlags {
     /// Directory in which to save the receipt of each answer
     #[arg(long, env = "CLOISTER_RECEIPTS", value_name = "DIR")]
     pub receipts: Option<PathBuf>,
+    /// Directory of collateral and RIMs, from `cloister collateral fetch`; read again when it changes
+    #[arg(long, env = "CLOISTER_COLLATERAL", value_name = "DIR")]
+    pub collateral: Option<PathBuf>,
     /// Enclaves that one request is sealed for, 1 to 4 [default: 2]
     #[arg(long, env = "CLOISTER_CANDIDATES", value_name = "N")]
     pub candidates: Option<usize>,

@@ -53,6 +53,8 @@ pub struct ProxyConfig {
     pub api_keys: Option<PathBuf>,
     /// Directory for receipts.
     pub receipts: Option<PathBuf>,
+    /// Directory of collateral and RIMs.
+    pub collateral: Option<PathBuf>,
     /// Enclaves that one request is sealed for.
     pub candidates: usize,
     /// Calls in flight at most.
@@ -139,6 +141,7 @@ impl ProxyConfig {
             models: models(flags.models, file.models)?,
             api_keys: flags.api_keys.or(file.api_keys),
             receipts: flags.receipts.or(file.receipts),
+            collateral: flags.collateral.or(file.collateral),
             candidates: bounded("candidates", flags.candidates.or(file.candidates), 2, 1, MAX_CANDIDATES)?,
             max_in_flight: bounded("maxInFlight", flags.max_in_flight.or(file.max_in_flight), 128, 1, 4096)?,
             timeouts: Timeouts {
