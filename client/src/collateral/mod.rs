@@ -37,7 +37,7 @@ pub use gather::{CompleteError, Gathered, complete, summary};
 pub use intel::{PCS_URL, ROOT_CRL_URL};
 pub use name::{Entry, FmspcCa, NameError, Product, TcbName};
 pub use nvidia::{OCSP_URL, RIM_URL};
-pub use rims::{MAX_RIM_BYTES, MAX_RIM_FILES, RimFile, RimFolder, read_rims};
+pub use rims::{MAX_RIM_BYTES, MAX_RIM_FILES, RimFile, RimFolder, load_rims, read_rims};
 pub use store::{MAX_ENTRY_BYTES, Store, StoreError};
 
 #[cfg(test)]

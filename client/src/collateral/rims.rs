@@ -3,6 +3,7 @@
 use super::store::{StoreError, read_regular};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use cloister_attestation::nvidia::rim::RimStore;
 use serde::Deserialize;
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
@@ -29,6 +30,23 @@ pub struct RimFolder {
     pub documents: Vec<RimFile>,
     /// Files that are none, each with the reason: they do not hide the others.
     pub errors: Vec<(String, String)>,
+}
+
+/// The documents of a folder for a verifier, and the files that are none, each with the reason. Of those that are, none is verified:
+/// the verifier does that when it needs one.
+///
+/// # Errors
+///
+/// As of [`read_rims`].
+pub fn load_rims(folder: &Path) -> Result<(RimStore, Vec<(String, String)>), StoreError> {
+    let RimFolder { documents, mut errors } = read_rims(folder)?;
+    let mut store = RimStore::new();
+    for RimFile { name, document } in documents {
+        if let Err(refusal) = store.insert(&name, &document) {
+            errors.push((name, refusal.to_string()));
+        }
+    }
+    Ok((store, errors))
 }
 
 /// Reads each file of a folder that is a RIM document: XML as it is, or base64 of it, or an answer of NVIDIA's RIM service. Links
@@ -140,6 +158,16 @@ mod tests {
         assert!(folder.documents.iter().all(|rim| rim.document == XML));
         let failed: Vec<_> = folder.errors.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(failed, ["README", "large"]);
+    }
+
+    #[test]
+    fn real_documents_become_a_store_whatever_their_names() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../attestation/testdata/nvidia/rims");
+        let (store, errors) = load_rims(Path::new(folder)).unwrap();
+        let files = std::fs::read_dir(folder).unwrap().count();
+        // Some are the same document under two names.
+        assert!(store.len() > 10 && store.len() + errors.len() <= files, "{errors:?}");
+        assert!(errors.is_empty(), "{errors:?}");
     }
 
     #[test]

@@ -43,6 +43,9 @@ pub enum StoreError {
     TooMany(PathBuf),
 }
 
+/// What tells one state of a file from another: name, inode, length, time of change.
+pub(super) type Stamp = (Entry, u64, i64, i64, u64);
+
 /// A store.
 #[derive(Debug)]
 pub struct Store {
@@ -136,10 +139,16 @@ impl Store {
     ///
     /// A directory cannot be read, or there are too many files.
     pub fn list(&self) -> Result<BTreeSet<Entry>, StoreError> {
-        let mut found = BTreeSet::new();
+        Ok(self.stamps()?.into_iter().map(|(entry, ..)| entry).collect())
+    }
+
+    /// Every file with its state, by name.
+    pub(super) fn stamps(&self) -> Result<Vec<Stamp>, StoreError> {
+        let mut found = Vec::new();
         for vendor in ["amd", "intel", "nvidia"] {
             self.list_below(self.root.as_fd(), &[vendor.to_owned()], &mut found)?;
         }
+        found.sort();
         Ok(found)
     }
 
@@ -150,7 +159,7 @@ impl Store {
         path
     }
 
-    fn list_below(&self, parent: impl AsFd, parts: &[String], found: &mut BTreeSet<Entry>) -> Result<(), StoreError> {
+    fn list_below(&self, parent: impl AsFd, parts: &[String], found: &mut Vec<Stamp>) -> Result<(), StoreError> {
         let path: PathBuf = self.path.join(parts.join("/"));
         let Some(name) = parts.last() else { return Ok(()) };
         let dir = match unix::openat(parent, name.as_str(), directory_flags(), Mode::empty()) {
@@ -169,10 +178,15 @@ impl Store {
             };
             let name = below.last().map_or("", String::as_str);
             // The kind in the directory is a hint that some file systems do not give.
-            let stat = unix::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW).map_err(io(&path))?;
+            let stat = match unix::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => stat,
+                // Removed since the directory was read.
+                Err(Errno::NOENT) => continue,
+                Err(error) => return Err(io(&path)(error)),
+            };
             match FileType::from_raw_mode(stat.st_mode) {
                 FileType::RegularFile => {
-                    found.insert(listed);
+                    found.push((listed, stat.st_ino, stat.st_size, stat.st_ctime, stat.st_ctime_nsec));
                 }
                 FileType::Directory if below.len() < MAX_DEPTH => self.list_below(&dir, &below, found)?,
                 _ => {}

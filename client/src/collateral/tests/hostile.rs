@@ -202,7 +202,7 @@ async fn an_id_with_other_characters_reaches_neither_the_disk_nor_the_network() 
 async fn a_status_of_something_else_is_refused() {
     let chain = String::from_utf8(data("nvidia/e2e_pass/cert_chain.pem")).unwrap();
     let (certificate, issuer) = super::super::nvidia::device_chain(&chain).remove(0);
-    let changes: [(fn(&mut ResponseData), &str); 3] = [
+    let changes: [(Change, &str); 3] = [
         (|data| data.responses.clear(), "another certificate"),
         (
             |data| data.responses[0].cert_id.serial_number = x509_cert::serial_number::SerialNumber::from(7_u32),

@@ -36,6 +36,8 @@ pub(super) struct Reply {
     body: Content,
 }
 
+type Change = fn(&mut ResponseData);
+
 #[derive(Clone)]
 enum Content {
     Bytes(Vec<u8>),
@@ -44,7 +46,7 @@ enum Content {
     /// A first byte, and nothing after it.
     Silent,
     /// A status made for the request, changed by a function.
-    Status(fn(&mut ResponseData)),
+    Status(Change),
 }
 
 impl Reply {
@@ -156,7 +158,7 @@ fn next_reply(replies: &mut HashMap<String, VecDeque<Reply>>, path: &str) -> Rep
 }
 
 /// A status in the form of the service's. SYNTHETIC: there is no captured one, and nothing signs it.
-fn status_of(request: &[u8], change: fn(&mut ResponseData)) -> Vec<u8> {
+fn status_of(request: &[u8], change: Change) -> Vec<u8> {
     let request = OcspRequest::from_der(request).unwrap().tbs_request;
     let at = |text: &str| OcspGeneralizedTime(GeneralizedTime::from_date_time(text.parse().unwrap()));
     let responses = request.request_list.into_iter().map(|asked| SingleResponse {
