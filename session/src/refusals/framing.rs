@@ -1,7 +1,10 @@
 //! Chunks of M1: order, borders and lengths.
 
 use super::fixture::*;
+use cloister_attestation::ModelDigest;
+
 use crate::{
+    credential::{MemberCredential, TenantRoot},
     enclave::{AuthStep, AwaitingBody, Reason},
     key_config::PaddingProfile,
     limits::{FIRST_CHUNK_UNIT, MAX_CHUNK, TAG_LEN},
@@ -183,6 +186,34 @@ fn a_first_chunk_with_other_padding() {
     let mut dirty = vec![0; missing];
     dirty[missing - 1] = 1;
     assert_eq!(with(dirty), Some(Reason::FirstChunk), "not zero");
+}
+
+/// A claim that fills its chunk exactly is padded with nothing, and not with a whole unit.
+#[test]
+fn a_first_chunk_that_is_full_with_a_unit_of_padding() {
+    let (enclave, mut draft) = five_chunks();
+    let member = key();
+    let root = TenantRoot::new(key());
+    let bare = |credential: &[u8]| 32 + 2 + credential.len() + 32 + 64;
+    let lengths = (1..=64).flat_map(|models| (1..=100).map(move |audience| (models, audience)));
+    let credentials = lengths.map(|(models, audience)| {
+        let claims = MemberCredential {
+            models: (1..=models).map(|n| ModelDigest::from_bytes([n; 32])).collect(),
+            audience: "x".repeat(audience),
+            ..claims(&member)
+        };
+        root.issue(&claims).to_bytes()
+    });
+    let mut full = credentials.filter(|credential| bare(credential).is_multiple_of(FIRST_CHUNK_UNIT));
+    draft.credential = full.next().expect("some length fits");
+    let refusal = |draft: &Draft| enclave.refusal(&draft.m1());
+    let good_form = refusal(&draft);
+    assert!(
+        good_form.is_some_and(|reason| reason != Reason::FirstChunk),
+        "{good_form:?}"
+    );
+    draft.first_padding = Some(vec![0; FIRST_CHUNK_UNIT]);
+    assert_eq!(refusal(&draft), Some(Reason::FirstChunk));
 }
 
 /// The body of a request whose second chunk does not open, and all chunks.
