@@ -26,6 +26,7 @@ use crate::canonical_json;
 use crate::fixed_bytes;
 use crate::identity::sha256;
 use crate::ids::{ModelDigest, PolicyHash, Sha256Digest, WorkloadDigest};
+use crate::nvidia::NvidiaPolicy;
 use crate::snp::SnpPolicy;
 use crate::tdx::TdxPolicy;
 use crate::tee::Tee;
@@ -137,6 +138,8 @@ pub struct AppraisalPolicy {
     pub tdx: TdxPolicy,
     /// What else is accepted of SEV-SNP.
     pub snp: SnpPolicy,
+    /// NVIDIA's GPUs and NVSwitches.
+    pub nvidia: NvidiaPolicy,
     /// What may run in the TEE.
     pub workloads: WorkloadPolicy,
     /// Life of a result in seconds: 1 to [`MAX_RESULT_AGE`].
