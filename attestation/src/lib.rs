@@ -12,6 +12,7 @@ pub mod bundle;
 pub mod cache;
 pub mod cbor;
 pub mod check;
+pub mod corim;
 pub mod danger;
 pub mod ear;
 pub mod evidence;
