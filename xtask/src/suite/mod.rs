@@ -1,6 +1,7 @@
 //! `cargo xtask test`: every test of the repository, in three sizes.
 
 mod counts;
+mod fuzz;
 mod scripts;
 
 use std::{
@@ -104,7 +105,11 @@ fn run(tier: Tier, only: Option<Kind>, report: &mut Report) -> Result<()> {
         true => report.stage("cluster", scripts::cluster),
         false => Ok(()),
     };
-    rust.and(python).and(cluster)
+    let fuzz = match wanted(Kind::Rust) && tier == Tier::Full {
+        true => report.stage("fuzzing", fuzz::run),
+        false => Ok(()),
+    };
+    rust.and(python).and(cluster).and(fuzz)
 }
 
 fn cargo_test(tier: Tier, report: &mut Report) -> Result<()> {
@@ -118,6 +123,11 @@ fn cargo_test(tier: Tier, report: &mut Report) -> Result<()> {
     if tier != Tier::Quick {
         // Tests of the real engine run where this names a cache that has it.
         command.env("CLOISTER_CACHE", cache()?);
+        // Without it the tests that compare with it say that they are skipped.
+        match assets::signature_oracle() {
+            Ok(folder) => drop(command.env("CLOISTER_RIM_ORACLE", folder)),
+            Err(error) => eprintln!("no independent check of XML signatures: {error}"),
+        }
     }
     command.args(["--", "--show-output"]);
     if tier == Tier::Full {
