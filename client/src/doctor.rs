@@ -342,7 +342,7 @@ async fn check_trust(
         format!("offered by {}", counted(enclaves.len(), "enclave")),
     );
     let trust = match run::policy(&config.policy) {
-        Ok(policy) => Trust::new(policy),
+        Ok(policy) => Trust::new(policy, config.collateral.clone()),
         Err(error) => {
             report.fail("evidence", error.to_string(), "correct the policy");
             return report.skip_from(6);

@@ -129,7 +129,7 @@ pub fn relying_party(config: &ProxyConfig) -> Result<RelyingParty, SetupError> {
     Ok(RelyingParty::new(
         upstream,
         member_files(config),
-        Trust::new(policy),
+        Trust::new(policy, config.collateral.clone()),
         settings,
     ))
 }

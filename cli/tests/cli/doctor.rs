@@ -107,6 +107,32 @@ fn without_a_scheduler_the_endpoint_fails_and_what_needs_it_is_skipped() {
 }
 
 #[test]
+fn the_store_of_collateral_is_looked_at_when_there_is_one() {
+    let set = Set::new();
+    let store = set.path("store");
+    let look = || {
+        check(
+            &set.doctor(&["--collateral", store.to_str().unwrap()], &[]),
+            "collateral",
+        )
+    };
+    assert_eq!(look().0, "failed", "no such directory");
+    std::fs::create_dir_all(store.join("amd/Milan")).unwrap();
+    let chain = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../attestation/testdata/snp/sev_cert_chain_milan.pem"
+    );
+    std::fs::copy(chain, store.join("amd/Milan/cert_chain.pem")).unwrap();
+    let (status, detail) = look();
+    assert_eq!(status, "ok");
+    assert!(detail.contains("1 file, all good until 2045-"), "{detail}");
+    std::fs::write(store.join("amd/Milan/crl.der"), "none").unwrap();
+    let (status, detail) = look();
+    assert_eq!(status, "warning");
+    assert!(detail.contains("amd/Milan/crl.der"), "{detail}");
+}
+
+#[test]
 fn every_failure_says_what_to_do() {
     let set = Set::new();
     let config = set.config.to_str().unwrap();

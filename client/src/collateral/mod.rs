@@ -30,6 +30,7 @@ mod intel;
 mod name;
 mod nvidia;
 mod rims;
+mod source;
 mod store;
 
 pub use amd::{KDS_URL, Tcb};
@@ -38,6 +39,7 @@ pub use intel::{PCS_URL, ROOT_CRL_URL};
 pub use name::{Entry, FmspcCa, NameError, Product, TcbName};
 pub use nvidia::{OCSP_URL, RIM_URL};
 pub use rims::{MAX_RIM_BYTES, MAX_RIM_FILES, RimFile, RimFolder, load_rims, read_rims};
+pub use source::Source;
 pub use store::{MAX_ENTRY_BYTES, Store, StoreError};
 
 #[cfg(test)]

@@ -40,6 +40,7 @@ fn a_file_with_the_required_keys_is_enough() {
     assert_eq!(config.listen.port(), 9999);
     assert_eq!(config.ca, PathBuf::from("ca.pem"), "relative to the file");
     assert_eq!(config.outer_token, PathBuf::from("/etc/token"), "absolute as it is");
+    assert_eq!(config.collateral, None);
     assert_eq!(config.candidates, 2);
     assert_eq!(config.timeouts.queue, Duration::from_secs(120));
     assert_eq!(config.timeouts.first_byte, Duration::from_secs(345));
@@ -59,6 +60,8 @@ fn flags_win_over_the_file() {
         "4",
         "--timeouts-idle-seconds",
         "7",
+        "--collateral",
+        "store",
         "--retries-attempts",
         "1",
         "--retries-after-execution",
@@ -74,6 +77,7 @@ fn flags_win_over_the_file() {
         "a flag is relative to the working directory"
     );
     assert_eq!(config.candidates, 4);
+    assert_eq!(config.collateral, Some(PathBuf::from("store")));
     assert_eq!(config.timeouts.idle, Duration::from_secs(7));
     assert_eq!((config.retries.attempts, config.retries.after_execution), (1, true));
     assert_eq!(

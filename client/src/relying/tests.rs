@@ -60,7 +60,7 @@ fn set_with(enclaves: usize, policy: AppraisalPolicy, models: &[ModelDigest]) ->
         receipts: Some(Arc::new(ReceiptStore::open(&dir.path().join("receipts")).unwrap())),
         clock,
     };
-    let party = RelyingParty::new(cluster.clone(), member, Trust::new(policy), settings);
+    let party = RelyingParty::new(cluster.clone(), member, Trust::new(policy, None), settings);
     Set { cluster, party, dir }
 }
 
@@ -249,7 +249,7 @@ async fn evidence_that_cannot_be_renewed_holds_until_it_ends() {
 async fn evidence_that_is_withheld_lapses_whatever_the_policy_allows() {
     let mut patient = policy();
     patient.max_age_seconds = (4 * LAPSES_AFTER).try_into().unwrap();
-    let (cluster, trust) = (FakeCluster::new(1), Trust::new(patient));
+    let (cluster, trust) = (FakeCluster::new(1), Trust::new(patient, None));
     let (clock, tenant) = (cluster.clock(), TenantRef::from_bytes([2; 16]));
     let objects = cluster.key_configs(&tenant, &MODEL).await.unwrap();
     let enclave = *parse_offered(&objects, &tenant, &MODEL).keys().next().unwrap();

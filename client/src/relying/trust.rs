@@ -1,12 +1,12 @@
 //! Which enclaves are trusted: evidence over this party's own nonce, appraised under this party's own policy.
 
 use super::upstream::Upstream;
+use crate::collateral::Source;
 use crate::failure::{Code, Failure};
-use cloister_attestation::{
-    AppraisalPolicy, AttestedPeer, EnclaveId, Endorsements, Evidence, PolicyHash, UnixTime, appraise,
-};
+use cloister_attestation::{AppraisalPolicy, AttestedPeer, EnclaveId, Evidence, PolicyHash, UnixTime, appraise};
 use cloister_session::TenantRef;
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Evidence older than this is asked for again, seconds.
@@ -42,6 +42,7 @@ pub enum ContactError {
 pub struct Trust {
     policy: AppraisalPolicy,
     policy_hash: PolicyHash,
+    collateral: Option<Source>,
     known: Mutex<HashMap<EnclaveId, Known>>,
 }
 
@@ -67,11 +68,12 @@ impl From<ContactError> for Failure {
 // === impl Trust ===
 
 impl Trust {
-    /// Trusts nothing yet.
-    pub fn new(policy: AppraisalPolicy) -> Self {
+    /// Trusts nothing yet. `collateral` is the directory of what evidence does not bring along, read again when it changes.
+    pub fn new(policy: AppraisalPolicy, collateral: Option<PathBuf>) -> Self {
         Self {
             policy_hash: policy.canonical_hash(),
             policy,
+            collateral: collateral.map(Source::new),
             known: Mutex::default(),
         }
     }
@@ -162,8 +164,9 @@ impl Trust {
         now: UnixTime,
     ) -> Result<Attested, String> {
         let evidence = Evidence::from_json(&bytes).map_err(|error| error.to_string())?;
-        let result = appraise(&evidence, &nonce, now, &self.policy, &Endorsements::default())
-            .map_err(|error| error.to_string())?;
+        let endorsements = self.collateral.as_ref().map(Source::current).unwrap_or_default();
+        let result =
+            appraise(&evidence, &nonce, now, &self.policy, &endorsements).map_err(|error| error.to_string())?;
         if result.enclave_id() != *expected {
             return Err("the evidence is of another enclave than the one asked for".to_owned());
         }
