@@ -12,8 +12,9 @@ use time::format_description::well_known::Rfc3339;
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
-  1  a check failed (doctor), the receipt was refused (receipt verify), or collateral is missing or expired
-  2  wrong usage
+  1  a check failed (doctor), the receipt was refused (receipt verify), the evidence is not affirmed (appraise), or
+     collateral is missing or expired
+  2  wrong usage, or input that cannot be read (appraise)
   3  a file or the configuration cannot be used
   4  the program failed while it ran";
 
@@ -34,6 +35,8 @@ pub(crate) enum Output {
     Text,
     /// One JSON document
     Json,
+    /// A signed attestation result; `appraise` only
+    Jwt,
 }
 
 #[derive(Debug, Subcommand)]
@@ -60,11 +63,51 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: CollateralCommand,
     },
+    /// Appraise captured evidence of a TEE and its GPUs, offline, and say what was checked
+    #[command(after_help = APPRAISE_HELP)]
+    Appraise(Box<AppraiseArgs>),
     /// For trials and tests only
     Dev {
         #[command(subcommand)]
         command: DevCommand,
     },
+}
+
+const APPRAISE_HELP: &str = "\
+A bundle is JSON; cpu or devices may be missing, and base64 has padding:
+  {\"cpu\": {\"tee\": \"snp\", \"report\": base64, \"vek\": base64 of DER or PEM}
+       or {\"tee\": \"tdx\", \"quote\": base64, \"collateral\": {QuoteCollateralV3}},
+   \"devices\": [{\"arch\": \"HOPPER\"|\"BLACKWELL\"|\"LS10\", \"evidence\": base64, \"certificate\": base64 of PEM}],
+   \"nonce\": hex}
+Evidence as an enclave serves it, with identity_spki, boot_id and workload around a bundle, is read too; then its binding is checked.
+
+Marks of the text:  \u{2713} holds   ! tolerated   \u{2717} refused   - not appraised: there is nothing to compare with
+
+Exit codes:
+  0  affirming
+  1  not affirming
+  2  the bundle, the policy or an option cannot be read: standard error says where";
+
+#[derive(Debug, Args)]
+pub(crate) struct AppraiseArgs {
+    /// Bundle of evidence (JSON), or - for standard input
+    #[arg(value_name = "BUNDLE.json")]
+    pub(crate) bundle: PathBuf,
+    /// Appraisal policy (YAML), or `genuine`: whether the evidence is genuine, which is no policy to run on
+    #[arg(long, value_name = "POLICY.yaml|genuine")]
+    pub(crate) policy: PathBuf,
+    /// Time of the appraisal, as 2026-01-01T00:00:00Z
+    #[arg(long, value_name = "RFC3339")]
+    pub(crate) now: String,
+    /// Nonce that the evidence must answer
+    #[arg(long, value_name = "HEX")]
+    pub(crate) nonce: Option<String>,
+    /// Private key that signs the result of `--output jwt`: PEM (PKCS #8) of ECDSA on P-384 or of Ed25519
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: Option<PathBuf>,
+    /// Folder of NVIDIA's reference manifests: XML, or base64 of it
+    #[arg(long, value_name = "DIR")]
+    pub(crate) rims: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

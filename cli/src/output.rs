@@ -6,6 +6,8 @@ use std::fmt::Display;
 
 /// A check failed, or a receipt was refused.
 pub(crate) const CHECK_FAILED: u8 = 1;
+/// `appraise` was given what it cannot read.
+pub(crate) const WRONG_INPUT: u8 = 2;
 /// A file or the configuration cannot be used.
 pub(crate) const UNUSABLE: u8 = 3;
 /// The program failed while it ran.
@@ -58,17 +60,21 @@ impl Printer {
         Self { output }
     }
 
+    pub(crate) const fn output(&self) -> Output {
+        self.output
+    }
+
     /// Prints one result in the form that was asked for.
     pub(crate) fn result(&self, text: &str, json: &Value) {
         match self.output {
-            Output::Text => println!("{}", text.trim_end()),
+            Output::Text | Output::Jwt => println!("{}", text.trim_end()),
             Output::Json => println!("{json:#}"),
         }
     }
 
     pub(crate) fn error(&self, message: &str) {
         match self.output {
-            Output::Text => eprintln!("error: {message}"),
+            Output::Text | Output::Jwt => eprintln!("error: {message}"),
             Output::Json => eprintln!("{}", serde_json::json!({ "error": message })),
         }
     }

@@ -46,6 +46,7 @@ const MODEL_DIGEST: &str = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea3
 
 const UNPACK: &str = include_str!("unpack.py");
 const CLIENT_REQUIREMENTS: &str = include_str!("client-requirements.txt");
+const RESULT_REQUIREMENTS: &str = include_str!("attestation-requirements.txt");
 const ORACLE_REQUIREMENTS: &str = include_str!("../../attestation/oracle/requirements.txt");
 
 /// Folder for `PYTHONPATH` that has the engine's package `xllamacpp`.
@@ -96,6 +97,15 @@ pub(crate) fn openai_client() -> Result<PathBuf> {
 /// The packages cannot be fetched.
 pub(crate) fn signature_oracle() -> Result<PathBuf> {
     packages("lxml", ORACLE_REQUIREMENTS)
+}
+
+/// Folder for `PYTHONPATH` that has what the independent check of attestation results needs.
+///
+/// # Errors
+///
+/// The packages cannot be fetched.
+pub(crate) fn result_reader() -> Result<PathBuf> {
+    packages("PyJWT", RESULT_REQUIREMENTS)
 }
 
 /// Folder that has `requirements`, called by the version of the package `main` among them.
@@ -269,5 +279,6 @@ mod tests {
         assert!(model().unwrap().is_file());
         assert!(openai_client().unwrap().join("openai").is_dir());
         assert!(signature_oracle().unwrap().join("lxml").is_dir());
+        assert!(result_reader().unwrap().join("jwt").is_dir());
     }
 }

@@ -90,6 +90,19 @@ pub fn appraise_bundle(
     look(bundle, Context::Bare { nonce }, now, rules, endorsements).0
 }
 
+/// Looks at the evidence of an enclave like [`appraise_bundle`], and at what binds it to the enclave and to `nonce`.
+#[must_use]
+pub fn appraise_enclave(
+    evidence: &Evidence,
+    nonce: &[u8; NONCE_LEN],
+    now: UnixTime,
+    rules: Rules<'_>,
+    endorsements: &Endorsements,
+) -> Appraisal {
+    let context = Context::Enclave { evidence, nonce };
+    look(&evidence.bundle, context, now, rules, endorsements).0
+}
+
 /// Appraises `evidence`, which must answer `nonce`, at `now` under `policy`.
 ///
 /// The SIMULATED TEE goes through the same verifier as a real one; only the root is another, and the result says so.

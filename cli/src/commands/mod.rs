@@ -1,5 +1,6 @@
 //! One module a command.
 
+pub(crate) mod appraise;
 pub(crate) mod collateral;
 pub(crate) mod dev;
 pub(crate) mod doctor;

@@ -80,7 +80,8 @@ fn run(tier: Tier, only: Option<Kind>, report: &mut Report) -> Result<()> {
             tools::require(tools::TOOLS)?;
             assets::engine()?;
             assets::model()?;
-            assets::openai_client().map(drop)
+            assets::openai_client()?;
+            assets::result_reader().map(drop)
         })?;
     }
     report.stage("build", |_| {

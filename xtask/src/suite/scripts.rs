@@ -1,4 +1,5 @@
-//! Tests in Python, each a script in `tests/e2e` that uses the official client against a running deployment.
+//! Tests in Python: scripts in `tests/e2e` that use the official client against a running deployment, and scripts in
+//! `tests/attestation` that check what our verifier writes by other people's libraries.
 //!
 //! A script may name the deployment it wants in a line `# up: --tenants 2 --engine simulator` (the options of
 //! `cargo xtask up`, or `none`); scripts that want the same share one. It finds the OpenAI API in `CLOISTER_BASE_URL`,
@@ -35,11 +36,17 @@ const NONE: &str = "none";
 ///
 /// A deployment cannot be started, or a script cannot.
 pub(super) fn run(report: &mut Report) -> Result<()> {
-    let scripts = by_deployment(&root().join("tests/e2e"))?;
+    all_in("tests/e2e", assets::openai_client, report)?;
+    all_in("tests/attestation", assets::result_reader, report)
+}
+
+/// Runs the scripts of a folder with the libraries they need.
+fn all_in(folder: &str, libraries: fn() -> Result<PathBuf>, report: &mut Report) -> Result<()> {
+    let scripts = by_deployment(&root().join(folder))?;
     if scripts.is_empty() {
         return Ok(());
     }
-    let client = assets::openai_client()?;
+    let client = libraries()?;
     for (options, scripts) in scripts {
         let mut running = None;
         for script in scripts {
