@@ -3,13 +3,13 @@
 use std::{
     io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use axum::{Router, routing::post};
 use cloister_attestation::{BootId, EngineConfinement, Measurement, Workload, WorkloadDigest, WorkloadError};
-use cloister_enclave_attester::{AttesterError, Machine, SimulatedTee};
+use cloister_enclave_attester::Gpus;
 use cloister_enclave_engine::{
     Changed, Engine, EngineUser, LLAMACPP_LAUNCHER, OwnedEngine, OwnedEngineConfig, Precondition, StartError,
     check_environment, engine_image_digest,
@@ -28,6 +28,7 @@ use crate::{
     data,
     enclave::{AssembleError, Enclave, Parts},
     leases::{Leases, random},
+    machine::{self, MachineError, UnfitGpus},
     measure::{self, MeasureError},
 };
 
@@ -55,9 +56,12 @@ pub enum BootError {
     /// The workload is outside its bounds.
     #[error(transparent)]
     Workload(#[from] WorkloadError),
-    /// No TEE.
+    /// No TEE, or no GPUs where there should be some.
     #[error(transparent)]
-    Attester(#[from] AttesterError),
+    Machine(#[from] MachineError),
+    /// Own GPUs that may not be given plaintext.
+    #[error(transparent)]
+    Gpus(#[from] UnfitGpus),
     /// The engine cannot be owned.
     #[error(transparent)]
     Engine(#[from] StartError),
@@ -182,8 +186,14 @@ fn program_name(file: &Path) -> StartError {
 pub struct Booted {
     enclave: Arc<Enclave>,
     engine: Arc<dyn Engine>,
-    /// Cancelled when a start of the engine found something else than what was measured.
-    changed: CancellationToken,
+    unfit: Unfit,
+}
+
+/// Cancelled when a start of the engine found something else than what was measured, or GPUs that may not be used.
+#[derive(Clone, Default)]
+struct Unfit {
+    found: CancellationToken,
+    gpus: Arc<Mutex<Option<UnfitGpus>>>,
 }
 
 /// Measures, makes the identity, prepares the engine. The workload is fixed from here on.
@@ -193,18 +203,19 @@ pub struct Booted {
 pub fn boot(config: &Config) -> Result<Booted, BootError> {
     let mut engine = engine_config(config)?;
     let Measured { workload, measurement } = measure_with(config, &engine)?;
-    let attester = Machine::new(
-        Box::new(SimulatedTee::open(&config.tee.simulated.dir, *measurement.as_bytes())?),
-        None,
-    );
-    tracing::warn!("the TEE is SIMULATED: it protects nothing");
-    let changed = CancellationToken::new();
-    engine.precondition = unchanged(config, &engine, workload.digest(), changed.clone());
+    let machine = machine::open(config, *measurement.as_bytes())?;
+    let clock = Clock::start();
+    if let Some(gpus) = machine.gpus() {
+        machine::check_gpus(gpus, clock.now(), machine::answers)?;
+    }
+    let unfit = Unfit::default();
+    let unchanged = unchanged(config, &engine, workload.digest());
+    engine.precondition = precondition(unchanged, machine.gpus().cloned(), clock, unfit.clone());
     let engine: Arc<dyn Engine> = Arc::new(OwnedEngine::new(engine)?);
     Ok(Booted {
-        enclave: assemble(config, workload, Box::new(attester), Arc::clone(&engine))?,
+        enclave: assemble(config, workload, Box::new(machine), Arc::clone(&engine), clock)?,
         engine,
-        changed,
+        unfit,
     })
 }
 
@@ -213,8 +224,8 @@ fn assemble(
     workload: Workload,
     attester: Box<dyn cloister_enclave_attester::Attester>,
     engine: Arc<dyn Engine>,
+    clock: Clock,
 ) -> Result<Arc<Enclave>, AssembleError> {
-    let clock = Clock::start();
     let boot_id = BootId::from_bytes(random());
     let lease = config.lease;
     let limits = Limits {
@@ -248,7 +259,8 @@ impl Booted {
     }
 
     /// Serves data and control plane and drives lease, engine and key windows, until `stop` is cancelled; then stops the
-    /// engine. Also ends, with [`BootError::Changed`], when engine or model are found changed.
+    /// engine. Also ends, with [`BootError::Changed`], when engine or model are found changed,
+    /// and with [`BootError::Gpus`] when GPUs are found unfit, at a start of the engine.
     ///
     /// # Errors
     /// [`BootError`].
@@ -265,7 +277,7 @@ impl Booted {
         let _stop_tasks = inner.clone().drop_guard();
         let leases = Arc::clone(&self.enclave.leases);
         tasks.spawn(leases.drive(Arc::clone(&self.engine), inner.clone()));
-        let (noticed, stopping) = (self.changed.clone(), stop.clone());
+        let (noticed, stopping) = (self.unfit.found.clone(), stop.clone());
         tasks.spawn(inner.clone().run_until_cancelled_owned(async move {
             noticed.cancelled().await;
             stopping.cancel();
@@ -277,11 +289,7 @@ impl Booted {
         inner.cancel();
         tasks.wait().await;
         self.engine.stop().await;
-        if self.changed.is_cancelled() {
-            Err(BootError::Changed)
-        } else {
-            Ok(())
-        }
+        self.unfit.into_result()
     }
 }
 
@@ -300,15 +308,51 @@ fn limits(config: &Config) -> ServeLimits {
     }
 }
 
-/// Holds as long as engine and model, hashed anew, are what was measured. `changed` is cancelled when they are not.
+impl Unfit {
+    fn into_result(self) -> Result<(), BootError> {
+        if !self.found.is_cancelled() {
+            return Ok(());
+        }
+        let gpus = self.gpus.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Err(gpus.map_or(BootError::Changed, BootError::Gpus))
+    }
+}
+
+/// Holds as long as `unchanged` does and every GPU proves itself anew. `unfit` is cancelled when not.
+fn precondition(
+    unchanged: impl Fn() -> bool + Send + Sync + 'static,
+    gpus: Option<Arc<Gpus>>,
+    clock: Clock,
+    unfit: Unfit,
+) -> Precondition {
+    Precondition::new(move || {
+        let fit = match gpus
+            .as_ref()
+            .map(|gpus| machine::check_gpus(gpus, clock.now(), machine::answers))
+        {
+            Some(Err(error)) => {
+                tracing::error!(%error, "stopping");
+                *unfit.gpus.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                false
+            }
+            None | Some(Ok(())) => unchanged(),
+        };
+        if fit {
+            return Ok(());
+        }
+        unfit.found.cancel();
+        Err(Changed)
+    })
+}
+
+/// Whether engine and model, hashed anew, are what was measured.
 fn unchanged(
     config: &Config,
     engine: &OwnedEngineConfig,
     workload: WorkloadDigest,
-    changed: CancellationToken,
-) -> Precondition {
+) -> impl Fn() -> bool + Send + Sync + 'static {
     let (config, engine) = (config.clone(), engine.clone());
-    Precondition::new(move || {
+    move || {
         let same = match measure_with(&config, &engine) {
             Ok(measured) => measured.workload.digest() == workload,
             Err(error) => {
@@ -316,13 +360,11 @@ fn unchanged(
                 false
             }
         };
-        if same {
-            return Ok(());
+        if !same {
+            tracing::error!("engine or model changed since they were measured: stopping");
         }
-        tracing::error!("engine or model changed since they were measured: stopping");
-        changed.cancel();
-        Err(Changed)
-    })
+        same
+    }
 }
 
 /// Data and control plane on one port.
@@ -334,12 +376,4 @@ pub fn router(enclave: &Arc<Enclave>) -> Router {
         .route(REQUESTS_PATH, post(data::handle))
         .with_state(Arc::clone(enclave))
         .merge(grpc.into_axum_router())
-}
-
-/// Root hash of the simulated TEE that the configuration names.
-///
-/// # Errors
-/// [`AttesterError`].
-pub fn simulated_root(dir: &Path) -> Result<cloister_attestation::Sha256Digest, AttesterError> {
-    SimulatedTee::root_hash(dir)
 }

@@ -3,7 +3,6 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use cloister_enclave_attester::SimulatedTee;
 use cloister_enclave_engine::Confinement;
 use cloister_telemetry::LogFormat;
 use serde_json::json;
@@ -11,8 +10,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    boot::{boot, measure, simulated_root},
-    config::Config,
+    boot::{boot, measure},
+    config::{Config, TeeConfig},
+    measure::program,
+    show,
 };
 
 /// The part of Cloister that runs inside the TEE: it ends sealed sessions, enforces leases and owns its engine.
@@ -63,15 +64,33 @@ enum Command {
         #[arg(long, env = "CLOISTER_CONFIG")]
         config: PathBuf,
     },
+    /// Prints evidence of this machine's CPU and GPUs, as a bundle that `cloister appraise` reads. It is bound to the nonce and
+    /// to no enclave.
+    Attest {
+        /// Configuration file (YAML).
+        #[arg(long, env = "CLOISTER_CONFIG")]
+        config: PathBuf,
+        /// 32 bytes in hex, from whoever will appraise the evidence.
+        #[arg(long, value_parser = nonce)]
+        nonce: [u8; 32],
+    },
+    /// Prints, as JSON, which TEE and GPUs are seen here; fails if not all of them can be used.
+    Doctor {
+        /// Configuration file (YAML).
+        #[arg(long, env = "CLOISTER_CONFIG")]
+        config: PathBuf,
+    },
     /// Prints how far an engine that is started from here would be confined: `full` or `weak`.
     Confinement,
     /// The SIMULATED TEE of machines without a real one. It protects nothing.
+    #[cfg(feature = "simulated")]
     SimulatedTee {
         #[command(subcommand)]
         command: SimulatedTeeCommand,
     },
 }
 
+#[cfg(feature = "simulated")]
 #[derive(Subcommand)]
 enum SimulatedTeeCommand {
     /// Makes its keys and certificates, once, and prints the SHA-256 of its root.
@@ -87,10 +106,13 @@ pub async fn run(cli: Cli) -> ExitCode {
     let outcome = match cli.command {
         None => serve(cli.serve).await,
         Some(Command::Measure { config }) => print_measurement(&config),
+        Some(Command::Attest { config, nonce }) => print_evidence(&config, &nonce),
+        Some(Command::Doctor { config }) => print_machine(&config),
         Some(Command::Confinement) => {
             print_confinement();
             Ok(())
         }
+        #[cfg(feature = "simulated")]
         Some(Command::SimulatedTee {
             command: SimulatedTeeCommand::Init { dir },
         }) => init_simulated(&dir),
@@ -160,10 +182,49 @@ fn print_measurement(config: &std::path::Path) -> Result<(), Failure> {
         "workloadDigest": measured.workload.digest().to_string(),
         "modelDigest": measured.workload.model.to_string(),
         "engineImage": measured.workload.engine_image.to_string(),
-        "simulatedRoot": simulated_root(&config.tee.simulated.dir)?.to_string(),
+        "simulatedRoot": simulated_root(&config.tee)?,
     });
     println!("{report:#}");
     Ok(())
+}
+
+/// What a policy has to name for the SIMULATED TEE; nothing for a real one.
+#[cfg(feature = "simulated")]
+fn simulated_root(tee: &TeeConfig) -> Result<Option<String>, Failure> {
+    let TeeConfig::Simulated(tee) = tee else {
+        return Ok(None);
+    };
+    let root = cloister_enclave_attester::SimulatedTee::root_hash(&tee.dir)?;
+    Ok(Some(root.to_string()))
+}
+
+#[cfg(not(feature = "simulated"))]
+fn simulated_root(tee: &TeeConfig) -> Result<Option<String>, Failure> {
+    match tee {
+        TeeConfig::Simulated(_) => Err(crate::machine::MachineError::NoSimulated.into()),
+        TeeConfig::Snp(_) | TeeConfig::Tdx(_) => Ok(None),
+    }
+}
+
+fn print_evidence(config: &std::path::Path, nonce: &[u8; 32]) -> Result<(), Failure> {
+    let bundle = show::attest(&Config::read(config)?, program()?, nonce)?;
+    println!("{}", bundle.to_json());
+    Ok(())
+}
+
+fn print_machine(config: &std::path::Path) -> Result<(), Failure> {
+    let (seen, usable) = show::doctor(&Config::read(config)?, program()?);
+    println!("{seen:#}");
+    if usable {
+        Ok(())
+    } else {
+        Err("not all of this machine can be used".into())
+    }
+}
+
+fn nonce(text: &str) -> Result<[u8; 32], String> {
+    let bytes = hex::decode(text).ok().and_then(|bytes| bytes.try_into().ok());
+    bytes.ok_or_else(|| "a nonce is 32 bytes in hex, 64 digits".to_owned())
 }
 
 fn print_confinement() {
@@ -176,8 +237,9 @@ fn print_confinement() {
     }
 }
 
+#[cfg(feature = "simulated")]
 fn init_simulated(dir: &std::path::Path) -> Result<(), Failure> {
-    SimulatedTee::install(dir)?;
-    println!("{}", simulated_root(dir)?);
+    cloister_enclave_attester::SimulatedTee::install(dir)?;
+    println!("{}", cloister_enclave_attester::SimulatedTee::root_hash(dir)?);
     Ok(())
 }

@@ -28,6 +28,9 @@ pub struct Config {
     pub engine: EngineConfig,
     /// The trusted execution environment.
     pub tee: TeeConfig,
+    /// Its GPUs; none without.
+    #[serde(default)]
+    pub gpus: Option<GpuConfig>,
     /// Bounds of leases.
     #[serde(default)]
     pub lease: LeaseConfig,
@@ -120,12 +123,41 @@ impl EngineKind {
     }
 }
 
-/// The trusted execution environment.
+/// The trusted execution environment: `kind: snp`, `tdx` or `simulated`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum TeeConfig {
+    /// AMD SEV-SNP.
+    Snp(RealTee),
+    /// Intel TDX.
+    Tdx(RealTee),
+    /// SIMULATED: protects nothing. Only in builds with the feature `simulated`.
+    Simulated(SimulatedConfig),
+}
+
+/// Where a real TEE has its evidence.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RealTee {
+    /// Folder that `cloister collateral fetch` filled: certificates of AMD's chips (for hosts that hand out none), collateral
+    /// of Intel's platforms.
+    #[serde(default)]
+    pub collateral: Option<PathBuf>,
+    /// Folder of configfs-tsm, where it is not `/sys/kernel/config/tsm/report`.
+    #[serde(default)]
+    pub report_root: Option<PathBuf>,
+    /// The TEE's device, where it is not `/dev/sev-guest` or `/dev/tdx_guest`.
+    #[serde(default)]
+    pub device: Option<PathBuf>,
+}
+
+/// GPUs that are part of the enclave: their evidence is shown with the CPU's, and verified here before any plaintext.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct TeeConfig {
-    /// SIMULATED: protects nothing.
-    pub simulated: SimulatedConfig,
+pub struct GpuConfig {
+    /// NVIDIA's library; the loader looks for it if it is only a name.
+    #[serde(default = "default_library")]
+    pub library: PathBuf,
 }
 
 /// The simulated TEE.
@@ -206,6 +238,10 @@ impl PaddingConfig {
             count_bucket,
         }
     }
+}
+
+fn default_library() -> PathBuf {
+    cloister_enclave_attester::gpu::LIBRARY.into()
 }
 
 const fn default_isolation() -> SwitchIsolation {
@@ -305,7 +341,7 @@ tls: {ca: ca.pem, certificate: e.pem, key: e.key}
 clusterId: local
 model: {name: m, path: m.gguf}
 engine: {kind: llamacpp, image: wheel}
-tee: {simulated: {dir: tee}}
+tee: {kind: simulated, dir: tee}
 runtimeDir: run
 ";
 
@@ -325,6 +361,15 @@ runtimeDir: run
         assert!(with("padding: {tickMillis: 0}").is_err());
         assert!(with("lease: {uploadTimeoutMillis: 0}").is_err());
         assert!(with("lease: {maxInFlight: 0}").is_err());
+        let tee = |tee: &str| check(&GOOD.replace("{kind: simulated, dir: tee}", tee));
+        assert_eq!(tee("{kind: snp}"), Ok(()));
+        assert_eq!(tee("{kind: tdx, collateral: c, reportRoot: r, device: d}"), Ok(()));
+        assert!(tee("{kind: sgx}").unwrap_err().contains("sgx"));
+        assert!(tee("{kind: simulated}").is_err(), "without a folder");
+        assert!(tee("{kind: snp, dir: tee}").is_err(), "a field of another kind");
+        assert!(tee("{dir: tee}").is_err(), "no kind");
+        assert_eq!(with("gpus: {}"), Ok(()));
+        assert!(with("gpus: {librari: x}").is_err());
         assert!(check(&GOOD.replace("clusterId: local", "clusterId: ''")).is_err());
         assert!(
             Config::read(Path::new("/nonexistent"))

@@ -19,4 +19,6 @@ pub mod control;
 pub mod data;
 pub mod enclave;
 pub mod leases;
+pub mod machine;
 pub mod measure;
+pub mod show;

@@ -116,7 +116,7 @@ impl Enclave {
             "clusterId": CLUSTER,
             "model": {"name": MODEL, "path": setup.model.clone().unwrap_or_else(|| site.join("model"))},
             "engine": setup.engine,
-            "tee": {"simulated": {"dir": simulated_tee()}},
+            "tee": {"kind": "simulated", "dir": simulated_tee()},
             "runtimeDir": runtime_dir,
         });
         // As far as this machine and this user allow: the refusal of weaker engines has tests of its own.

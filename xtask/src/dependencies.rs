@@ -117,6 +117,10 @@ const WALLS: &[Wall] = &[
     },
 ];
 
+/// The package with the SIMULATED TEE, and the feature that it is there with.
+const ATTESTER: &str = "cloister-enclave-attester";
+const SIMULATED: &str = "simulated";
+
 /// Packages that nothing may depend on, tests included.
 const NEVER_IMPORTED: &[&str] = &["cloister-tests", "cloister-cli", "xtask"];
 
@@ -166,6 +170,14 @@ fn layers() -> Result<()> {
             ));
         }
     }
+    if let Some(features) = features_without_defaults("cloister-enclave", ATTESTER)?
+        && features.contains(SIMULATED)
+    {
+        broken.push(format!(
+            "cloister-enclave without its default features turns on {SIMULATED} of {ATTESTER}, but images of a release hold no \
+             SIMULATED TEE"
+        ));
+    }
     for (member, dependencies) in &members {
         for name in NEVER_IMPORTED.iter().filter(|name| dependencies.contains(**name)) {
             broken.push(format!("{member} depends on {name}, which nothing may import"));
@@ -189,6 +201,28 @@ fn breaches<'a>(wall: &Wall, linked: &'a BTreeSet<String>) -> Vec<&'a str> {
         .map(String::as_str)
         .filter(|name| wall.never.iter().any(|pattern| matches(name, pattern)))
         .collect()
+}
+
+/// Features of `dependency` when `package` is built alone and without its default features.
+fn features_without_defaults(package: &str, dependency: &str) -> Result<Option<BTreeSet<String>>> {
+    let tree = process::output(
+        cargo()
+            .args(["tree", "--locked", "--package", package, "--no-default-features"])
+            .args(["--edges", "normal,build", "--prefix", "none", "--format", "{p}|{f}"]),
+    )?;
+    Ok(features(&tree, dependency))
+}
+
+/// Features of `dependency` in a tree of `{p}|{f}`.
+fn features(tree: &str, dependency: &str) -> Option<BTreeSet<String>> {
+    tree.lines().find_map(|line| {
+        let (named, features) = line.split_once('|')?;
+        (named.split_whitespace().next()? == dependency).then(|| {
+            // A package that was shown before has a mark behind its features.
+            let features = features.split_whitespace().next().unwrap_or_default();
+            features.split(',').map(str::to_owned).collect()
+        })
+    })
 }
 
 /// Names of everything linked into or run while building `package` when it is built alone, without itself.
@@ -276,6 +310,18 @@ mod tests {
         let linked = ["kube", "kube-core", "kubelet", "serde"].map(str::to_owned).into();
         assert_eq!(breaches(&wall, &linked), ["kube", "kube-core"]);
         assert!(breaches(&wall, &["serde".to_owned()].into()).is_empty());
+    }
+
+    #[test]
+    fn a_release_of_the_enclave_holds_no_simulated_tee() {
+        let tree = "a v1|\ncloister-enclave-attester v0.1.0 (/x)|default,simulated (*)\n";
+        let features = features(tree, ATTESTER).unwrap();
+        assert!(features.contains(SIMULATED) && features.len() == 2);
+        assert!(super::features("a v1|simulated\n", ATTESTER).is_none());
+        let real = features_without_defaults("cloister-enclave", ATTESTER)
+            .unwrap()
+            .unwrap();
+        assert!(!real.contains(SIMULATED));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! A CPU with the GPUs beside it.
 
+use std::sync::Arc;
+
 use cloister_attestation::binding::{NONCE_LEN, devices_digest, gpu_nonce, report_data};
 use cloister_attestation::{EnclaveId, Tee};
 
@@ -8,19 +10,19 @@ use crate::{Attester, AttesterError, Collected, CpuTee, Gpus};
 /// A CPU's TEE with the GPUs of its guest, if there are any to show.
 pub struct Machine {
     cpu: Box<dyn CpuTee>,
-    gpus: Option<Gpus>,
+    gpus: Option<Arc<Gpus>>,
 }
 
 impl Machine {
     /// Of these parts.
     #[must_use]
-    pub fn new(cpu: Box<dyn CpuTee>, gpus: Option<Gpus>) -> Self {
+    pub fn new(cpu: Box<dyn CpuTee>, gpus: Option<Arc<Gpus>>) -> Self {
         Self { cpu, gpus }
     }
 
     /// The GPUs.
     #[must_use]
-    pub const fn gpus(&self) -> Option<&Gpus> {
+    pub const fn gpus(&self) -> Option<&Arc<Gpus>> {
         self.gpus.as_ref()
     }
 }

@@ -102,7 +102,7 @@ pub(super) fn enclave(number: u16, port: u16, state: &State, runtime: &Path, eng
             "uid": FIRST_ENGINE_UID.saturating_add(number),
             "danger": { "weakConfinement": !engine.confined },
         },
-        "tee": { "simulated": { "dir": state.join("tee") } },
+        "tee": { "kind": "simulated", "dir": state.join("tee") },
         "lease": { "drainCapMillis": DRAIN_CAP_MILLIS, "uploadTimeoutMillis": UPLOAD_TIMEOUT_MILLIS },
         // Without a key the enclave pads as it does by default.
         "padding": if padding { json!({}) } else { json!({ "recordSize": 0 }) },

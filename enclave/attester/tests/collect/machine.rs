@@ -1,6 +1,7 @@
 //! CPU and GPUs together: what binds them, and a bundle that can be read again.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use cloister_attestation::binding::{devices_digest, gpu_nonce, report_data};
 use cloister_attestation::bundle::Bundle;
@@ -17,7 +18,7 @@ fn machine(script: Option<&str>) -> (Machine, Option<FakeNvml>) {
     let kernel = Box::new(FakeConfigfs::new("sev_guest", |data| (report(data), table(VCEK))));
     let cpu = SnpTee::with(kernel, Path::new("/nonexistent"), &sources(None)).unwrap();
     let nvml = script.map(FakeNvml::new);
-    let gpus = nvml.as_ref().map(|nvml| nvml.open().unwrap());
+    let gpus = nvml.as_ref().map(|nvml| Arc::new(nvml.open().unwrap()));
     (Machine::new(Box::new(cpu), gpus), nvml)
 }
 
