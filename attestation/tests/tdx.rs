@@ -92,6 +92,21 @@ fn genuine_quotes_of_both_versions_verify() {
 }
 
 #[test]
+fn a_genuine_quote_with_the_extended_report_verifies() {
+    let collateral = text!("phala_tdx_quote_td15ex_collateral.json");
+    let raw = testdata!("phala_tdx_quote_td15ex");
+    let quote = verify(raw, collateral, UnixTime(1_792_500_000)).expect("a genuine quote");
+    assert_eq!(quote.body().kind, BodyKind::Td15Ex);
+    assert_eq!(quote.report_data(), &raw[574..638]);
+    assert_eq!(quote.check(Rules::Genuine).verdict(), Ok(()));
+    let claims = serde_json::to_value(quote.claims()).unwrap();
+    assert_eq!(
+        (&claims["quote"]["type"], &claims["quote"]["size"]),
+        (&"0400".into(), &"75030000".into())
+    );
+}
+
+#[test]
 fn genuine_quotes_pass_a_policy_that_names_what_they_say() {
     for quote in [v4(), v5()] {
         let tdx = policy(&quote);
