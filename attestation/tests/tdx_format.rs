@@ -87,6 +87,10 @@ fn bytes_after_any_part_of_the_signature_data_are_refused() {
         TdxRefusal::TrailingBytes("certification data")
     );
     assert_eq!(changed(V4.len() - 1, &[1]), TdxRefusal::TrailingBytes("quote"));
+    let too_long = |found| matches!(found, TdxRefusal::TooLong { len: 0xffff_ffff, .. });
+    for length in [DATA - 4, DATA + 130, DATA + 618] {
+        assert!(too_long(changed(length, &[0xff; 4])), "{length}");
+    }
 }
 
 #[test]
@@ -177,6 +181,11 @@ fn each_part_of_the_collateral_counts() {
             collateral(|all| all[name] = format!("{}\nx", all[name].as_str().unwrap()).into()),
             Err(TdxRefusal::Pem(what))
         );
+        let twice = |text: &str| text.repeat(2).into();
+        assert_eq!(
+            collateral(|all| all[name] = twice(all[name].as_str().unwrap())),
+            Err(TdxRefusal::Pem(what))
+        );
     }
     for name in ["tcb_info_issuer_chain", "qe_identity_issuer_chain"] {
         let found = collateral(|all| all[name] = broken(&all[name], 0));
@@ -257,4 +266,63 @@ fn event_logs_that_do_not_parse_are_refused() {
     ] {
         assert!(matches!(refused, Err(TdxRefusal::EventLog(_))), "{refused:?}");
     }
+}
+
+/// A log whose first event names `algorithms`, and whose others are `events` of one digest of each of `digests`.
+fn log(algorithms: &[(u16, u16)], events: usize, digests: &[(u16, u16)]) -> Vec<u8> {
+    let mut spec = b"Spec ID Event03\0".to_vec();
+    spec.extend([0; 8]);
+    spec.extend(u32::try_from(algorithms.len()).unwrap().to_le_bytes());
+    for (id, len) in algorithms {
+        spec.extend([id.to_le_bytes(), len.to_le_bytes()].concat());
+    }
+    spec.push(0);
+    let mut log = [&[1, 0, 0, 0, 3, 0, 0, 0][..], &[0; 20]].concat();
+    log.extend(u32::try_from(spec.len()).unwrap().to_le_bytes());
+    log.extend(spec);
+    for _ in 0..events {
+        log.extend([1, 0, 0, 0, 4, 0, 0, 0]);
+        log.extend(u32::try_from(digests.len()).unwrap().to_le_bytes());
+        for (id, len) in digests {
+            log.extend(id.to_le_bytes());
+            log.extend(vec![5; usize::from(*len)]);
+        }
+        log.extend([0; 4]);
+    }
+    log.extend([0xff; 16]);
+    log
+}
+
+#[test]
+fn synthetic_event_logs_out_of_their_bounds_are_refused() {
+    const SHA384: (u16, u16) = (0x0c, 48);
+    let refused = |log: &[u8], words| assert_eq!(EventLog::from_ccel(log), Err(TdxRefusal::EventLog(words)));
+    let most = EventLog::from_ccel(&log(&[SHA384], 4096, &[SHA384])).unwrap();
+    assert_eq!(most.events().len(), 4096);
+    refused(&log(&[SHA384], 4097, &[SHA384]), "it has too many events");
+    refused(&log(&[(0x0b, 32)], 0, &[]), "it has no SHA-384 digests");
+    let cut = "an event is cut short, or has digests that its first event does not name";
+    refused(&log(&[SHA384], 1, &[SHA384, SHA384]), cut);
+    refused(&log(&[SHA384, (0x0b, 32)], 1, &[SHA384]), cut);
+    let algorithms: Vec<_> = (0x0c..0x14).map(|id| (id, 48)).collect();
+    assert!(EventLog::from_ccel(&log(&algorithms, 1, &algorithms)).is_ok());
+    let algorithms: Vec<_> = (0x0c..0x15).map(|id| (id, 48)).collect();
+    let spec = "its first event is not a Spec ID event of version 3";
+    refused(&log(&algorithms, 1, &algorithms), spec);
+    let event = r#"{"imr":0,"event_type":134217729,"digest":"","event":"","event_payload":""}"#;
+    let many = format!("[{}]", vec![event; 4097].join(","));
+    assert_eq!(
+        EventLog::from_dstack(&many),
+        Err(TdxRefusal::EventLog("it has too many events"))
+    );
+    let mut trailing = log(&[SHA384], 1, &[SHA384]);
+    trailing[28] += 1;
+    trailing.insert(32 + 33, 0);
+    refused(&trailing, spec);
+    // A measurement of nothing leads nowhere.
+    let mut nothing = log(&[SHA384], 1, &[SHA384]);
+    let at = nothing.len() - 16 - 4 - 50 - 4 - 4;
+    nothing[at] = 3;
+    let empty = EventLog::from_ccel(&log(&[SHA384], 0, &[])).unwrap();
+    assert_eq!(EventLog::from_ccel(&nothing).unwrap().replay(), empty.replay());
 }

@@ -192,10 +192,7 @@ impl VerifiedQuote {
         let later = self.body.ex.as_ref().map(|ex| ex.cur_service_td);
         let bound = TdAttributes::new(self.body.td_attributes).service_td();
         let named = [first, later].into_iter().flatten();
-        let mut served = named.filter(|digest| bound || *digest != ZEROS).peekable();
-        if bound && served.peek().is_none() {
-            return Err(service_td(ZEROS));
-        }
+        let mut served = named.filter(|digest| bound || *digest != ZEROS);
         served.try_for_each(|digest| {
             let allowed = policy.is_some_and(|policy| policy.mr_service_td.contains(&digest));
             holds(allowed, || service_td(digest))

@@ -43,8 +43,21 @@ pub(crate) struct Synthetic {
     pub(crate) lists_from_the_future: bool,
     /// The root signed the list of revoked platforms, whatever certificate came with it.
     pub(crate) list_by_root: bool,
+    /// What is wrong with the certificate that comes with the list of revoked platforms.
+    pub(crate) list_issuer: ListIssuer,
     /// Day of January 2026 from which on the platform's certificate is valid.
     pub(crate) platform_from: u8,
+}
+
+/// The certificate that comes with the list of revoked platforms, whose key signed the list all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ListIssuer {
+    Genuine,
+    NotYetValid,
+    NoAuthority,
+    SignsNoLists,
+    OtherName,
+    NotByRoot,
 }
 
 pub(crate) struct Built {
@@ -81,6 +94,7 @@ impl Default for Synthetic {
             revoke_platform_ca: false,
             lists_from_the_future: false,
             list_by_root: false,
+            list_issuer: ListIssuer::Genuine,
             platform_from: 1,
         }
     }
@@ -192,7 +206,7 @@ impl Synthetic {
         let (tcb_info, tcb_info_signature) = signed(&self.tcb);
         let (qe_identity, qe_identity_signature) = signed(&self.qe);
         let collateral = json!({
-            "pck_crl_issuer_chain": chain(&ca_certificate),
+            "pck_crl_issuer_chain": chain(&self.list_issuer(&ca_key, &by_root)),
             "root_ca_crl": self.list(self.revoke_platform_ca.then_some(2), &by_root),
             "pck_crl": pck_crl,
             "tcb_info_issuer_chain": chain(&tcb_certificate),
@@ -208,6 +222,22 @@ impl Synthetic {
             quote: self.quote(&pck_key, &platform),
             collateral: collateral.to_string(),
         }
+    }
+
+    fn list_issuer(&self, key_of_list: &KeyPair, by_root: &Issuer<'_, &KeyPair>) -> rcgen::Certificate {
+        let mut ca = params("Platform CA", 2, true);
+        match self.list_issuer {
+            ListIssuer::Genuine => {}
+            ListIssuer::NotYetValid => ca.not_before = date_time_ymd(2026, 2, 1),
+            ListIssuer::NoAuthority => ca.is_ca = IsCa::ExplicitNoCa,
+            ListIssuer::SignsNoLists => ca.key_usages = vec![KeyUsagePurpose::KeyCertSign],
+            ListIssuer::OtherName => ca.distinguished_name = params("Other CA", 2, true).distinguished_name,
+            ListIssuer::NotByRoot => {
+                let (root, other) = (params("Root CA", 1, true), key());
+                return ca.signed_by(key_of_list, &Issuer::from_params(&root, &other)).unwrap();
+            }
+        }
+        ca.signed_by(key_of_list, by_root).unwrap()
     }
 
     /// Hex digits of a revocation list.

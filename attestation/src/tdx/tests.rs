@@ -4,7 +4,7 @@
 
 use serde_json::json;
 
-use super::synthetic::{FMSPC, NOW, Synthetic, platform_level};
+use super::synthetic::{FMSPC, ListIssuer, NOW, Synthetic, platform_level};
 use super::*;
 use crate::check::{Finding, Trust};
 use crate::rules::Rules;
@@ -124,6 +124,14 @@ fn synthetic_attributes_that_give_a_guest_away_are_refused() {
             "{bit}"
         );
     }
+    // The same, as an appraisal lists them.
+    let listed = |bits: u64, at: usize| {
+        TdAttributes::new(BitSet::from_bytes(bits.to_le_bytes())).checks()[at]
+            .1
+            .clone()
+    };
+    assert_eq!(listed(1 << 29, 3), Err(TdxRefusal::Attribute(UntrustedBit::Migratable)));
+    assert_eq!(listed(0, 4), Err(TdxRefusal::Attribute(UntrustedBit::SeptVeDisable)));
     for harmless in [16, 27, 30, 31, 62] {
         assert_eq!(verdicts(&genuine(&attribute(harmless))), [Ok(()), Ok(())], "{harmless}");
     }
@@ -419,6 +427,33 @@ fn synthetic_revocation_lists_from_the_future_are_refused() {
 #[test]
 fn synthetic_list_of_revoked_platforms_by_another_is_refused() {
     assert_eq!(refused(&with(|s| s.list_by_root = true)), TdxRefusal::PckCrlIssuer);
+    for issuer in [
+        ListIssuer::NotYetValid,
+        ListIssuer::NoAuthority,
+        ListIssuer::SignsNoLists,
+        ListIssuer::OtherName,
+        ListIssuer::NotByRoot,
+    ] {
+        assert_eq!(
+            refused(&with(|s| s.list_issuer = issuer)),
+            TdxRefusal::PckCrlIssuer,
+            "{issuer:?}"
+        );
+    }
+    // A list of the same name by another key, and one whose algorithm says something else than what is signed.
+    let (mut built, other) = (Synthetic::default().build(), Synthetic::default().build());
+    let mut all: serde_json::Value = serde_json::from_str(&built.collateral).unwrap();
+    let of_other: serde_json::Value = serde_json::from_str(&other.collateral).unwrap();
+    let list = all["pck_crl"].as_str().unwrap().to_owned();
+    let outer = list.rfind("2a8648ce3d040302").unwrap();
+    let mut renamed = list.clone();
+    renamed.replace_range(outer..outer + 16, "2a8648ce3d040303");
+    for changed in [of_other["pck_crl"].as_str().unwrap().to_owned(), renamed] {
+        all["pck_crl"] = changed.into();
+        built.collateral = all.to_string();
+        let found = verify_under(&built.root, &built.quote, &built.collateral, NOW);
+        assert_eq!(found.unwrap_err(), TdxRefusal::PckCrlIssuer);
+    }
 }
 
 #[test]
