@@ -1,11 +1,12 @@
 //! The devices of a bundle.
 
-use super::{Refusal, Submodule};
+use super::{Claims, Refusal, Submodule};
 use crate::binding::NONCE_LEN;
 use crate::bundle::DeviceEvidence;
 use crate::check::{Checks, Dimension};
 use crate::endorsements::Endorsements;
 use crate::ids::UnixTime;
+use crate::nvidia::{self, Expected, OcspResponse, VerifiedDevice, fleet};
 use crate::rules::Rules;
 
 /// What was found of all devices.
@@ -18,19 +19,58 @@ pub(super) struct Devices {
     pub(super) valid_until: UnixTime,
 }
 
+/// `nonce` is the one that every device must answer.
 pub(super) fn appraise(
     devices: &[DeviceEvidence],
-    _nonce: Option<&[u8; NONCE_LEN]>,
-    _now: UnixTime,
-    _rules: Rules<'_>,
-    _endorsements: &Endorsements,
+    nonce: Option<&[u8; NONCE_LEN]>,
+    now: UnixTime,
+    rules: Rules<'_>,
+    endorsements: &Endorsements,
 ) -> Devices {
-    let refused = |device: &DeviceEvidence| Submodule::refused(Refusal::NoVerifier(device.arch));
-    Devices {
-        submodules: names(devices).into_iter().zip(devices.iter().map(refused)).collect(),
+    let expected = Expected {
+        nonce,
+        state: None,
+        rims: Some(&endorsements.rims),
+        ocsp: &endorsements.nvidia_ocsp,
+        now,
+    };
+    let mut found = Devices {
+        submodules: Vec::new(),
         fleet: duplicates(devices),
         valid_until: UnixTime(u64::MAX),
+    };
+    let mut genuine = Vec::new();
+    for (name, device) in names(devices).into_iter().zip(devices) {
+        let submodule = match nvidia::verify(&device.evidence, &device.certificate, device.arch, now) {
+            Ok(device) => {
+                let checks = device.check(rules, &expected);
+                let claims = Claims::Nvidia(Box::new(device.claims(&expected, &checks)));
+                found.valid_until = found.valid_until.min(valid_until(&device, &expected));
+                genuine.push(device);
+                Submodule {
+                    claims: Some(claims),
+                    checks: checks.map(Refusal::from),
+                }
+            }
+            Err(refusal) => Submodule::refused(refusal.into()),
+        };
+        found.submodules.push((name, submodule));
     }
+    // With one that is not genuine the whole is refused, and its count would be wrong.
+    if genuine.len() == devices.len() {
+        found.fleet.append(fleet::check(&genuine, rules).map(Refusal::from));
+    }
+    found
+}
+
+/// The first end of the chain, of the references and of the responses about revocation.
+fn valid_until(device: &VerifiedDevice, expected: &Expected<'_>) -> UnixTime {
+    let rims = expected.rims.and_then(|rims| device.compare(rims, expected.now).ok());
+    let rims = rims.iter().flat_map(|found| &found.rims).map(|rim| rim.valid_until());
+    let responses = expected.ocsp.iter().map(OcspResponse::valid_until);
+    // A response that is over already answered nothing.
+    let responses = responses.filter(|end| *end >= expected.now);
+    rims.chain(responses).fold(device.valid_until(), UnixTime::min)
 }
 
 /// `gpu0`, `gpu1` and so on, and `switch0`, by their order among their kind.

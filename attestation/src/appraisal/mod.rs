@@ -19,6 +19,7 @@ use crate::check::{Check, Checks, Dimension, Finding, Trust, TrustVector};
 use crate::endorsements::Endorsements;
 use crate::evidence::Evidence;
 use crate::ids::UnixTime;
+use crate::nvidia::NvidiaClaims;
 use crate::policy::AppraisalPolicy;
 use crate::result::{AttestationResult, Tier};
 use crate::rules::Rules;
@@ -61,6 +62,8 @@ pub enum Claims {
     Snp(Box<SnpClaims>),
     /// Intel TDX.
     Tdx(Box<TdxClaims>),
+    /// A GPU or a switch of NVIDIA.
+    Nvidia(Box<NvidiaClaims>),
 }
 
 /// What stands around a bundle.

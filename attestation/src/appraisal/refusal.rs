@@ -1,6 +1,6 @@
 //! Why evidence is refused.
 
-use crate::nvidia::DeviceArch;
+use crate::nvidia::NvidiaRefusal;
 use crate::policy::WorkloadRefusal;
 use crate::snp::{SimulatedRootRefusal, SnpRefusal};
 use crate::tdx::TdxRefusal;
@@ -12,9 +12,6 @@ pub enum Refusal {
     /// The policy does not list this kind of TEE.
     #[error("TEE {0} is not among the policy's tees")]
     TeeNotAllowed(Tee),
-    /// There is no verifier for this kind of device.
-    #[error("there is no verifier for devices of architecture {0}")]
-    NoVerifier(DeviceArch),
     /// Neither CPU nor device.
     #[error("there is no evidence: neither of a CPU nor of a device")]
     NoEvidence,
@@ -45,6 +42,9 @@ pub enum Refusal {
     /// The quote, its collateral or what it says is refused.
     #[error(transparent)]
     Tdx(#[from] TdxRefusal),
+    /// A device's report, its chain or what it says is refused, or what several devices say together.
+    #[error(transparent)]
+    Nvidia(#[from] NvidiaRefusal),
     /// The report is not bound to this nonce, identity key, boot, workload and devices.
     #[error("report is not bound to this nonce, identity key, boot, workload and devices")]
     Binding,
