@@ -5,7 +5,9 @@
 
 use cloister_attestation::bundle::Bundle;
 use cloister_attestation::corim::{SignerKey, import_signed, import_unsigned};
-use cloister_attestation::nvidia::rim;
+use cloister_attestation::nvidia::opaque::Opaque;
+use cloister_attestation::nvidia::spdm::Report;
+use cloister_attestation::nvidia::{OcspResponse, rim};
 use cloister_attestation::x509::{Certificate, pem_certificates};
 use cloister_attestation::{AppraisalPolicy, Evidence, UnixTime, snp, tdx};
 
@@ -86,6 +88,17 @@ pub(crate) fn corim(data: &[u8]) {
     let _ = import_signed(data, SignerKey::Es384(&[4; 97]), NOW);
 }
 
+/// Reports of NVIDIA's devices, with the list of fields in them.
+pub(crate) fn spdm(data: &[u8]) {
+    let _ = Report::parse(data);
+    let _ = Opaque::parse(data);
+}
+
+/// OCSP responses.
+pub(crate) fn ocsp(data: &[u8]) {
+    let _ = OcspResponse::parse(data).map(|response| response.valid_until());
+}
+
 /// A name and its function.
 pub(crate) type Target = (&'static str, fn(&[u8]));
 
@@ -98,4 +111,6 @@ pub(crate) const TARGETS: &[Target] = &[
     ("policy", policy),
     ("certificate", certificate),
     ("corim", corim),
+    ("spdm", spdm),
+    ("ocsp", ocsp),
 ];
