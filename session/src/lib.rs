@@ -29,6 +29,7 @@ pub mod key_config;
 pub mod limits;
 pub mod opener;
 pub mod outer;
+pub mod policy;
 pub mod receipt;
 pub mod record;
 pub mod replay;

@@ -106,8 +106,13 @@ impl SignedObject {
     /// # Errors
     /// [`Malformed`] for more than [`MAX_SIGNED_OBJECT`] bytes and for anything but the deterministic encoding.
     pub fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
+        Self::parse_up_to(bytes, MAX_SIGNED_OBJECT)
+    }
+
+    /// The same for kinds of objects that may be longer, or are always shorter.
+    pub(crate) fn parse_up_to(bytes: &[u8], most: usize) -> Result<Self, Malformed> {
         const WHAT: &str = "signed object";
-        if bytes.len() > MAX_SIGNED_OBJECT {
+        if bytes.len() > most {
             return Err(Malformed(WHAT));
         }
         let wire: Wire<'_> = cbor::decode(WHAT, bytes).map_err(|_| Malformed(WHAT))?;

@@ -86,9 +86,10 @@ fn policy(path: &Path) -> Result<Option<AppraisalPolicy>, Failed> {
 }
 
 fn endorsements(rims: Option<&Path>) -> Result<Endorsements, Failed> {
-    let endorsements = Endorsements::default();
+    let mut endorsements = Endorsements::default();
     if let Some(folder) = rims {
-        let (_, errors) = load_rims(folder).map_err(unreadable)?;
+        let (found, errors) = load_rims(folder).map_err(unreadable)?;
+        endorsements.rims = found;
         for (file, reason) in &errors {
             eprintln!("warning: {}: not used: {reason}", folder.join(file).display());
         }
