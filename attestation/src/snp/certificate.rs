@@ -2,7 +2,7 @@
 
 use const_oid::ObjectIdentifier;
 use der::Decode;
-use der::asn1::Ia5StringRef;
+use der::asn1::{Ia5StringRef, OctetStringRef};
 
 use super::oid::{BOOTLOADER, FMC, HARDWARE_ID, MICROCODE, PRODUCT, PROVIDER, SNP, TEE};
 use crate::policy::{Generation, TcbVersion};
@@ -40,7 +40,8 @@ pub(super) fn tcb(certificate: &Certificate<'_>, generation: Generation) -> Resu
     })
 }
 
-/// The chip's id: 64 bytes, and 8 from Turin on, which a report extends with zeros.
+/// The chip's id: 64 bytes, and 8 from Turin on, which a report extends with zeros. It stands there as it is in every certificate
+/// at hand, and as an OCTET STRING in AMD's specification; both are of one length each, and no other is taken.
 pub(super) fn hardware_id(certificate: &Certificate<'_>, generation: Generation) -> Result<[u8; 64], Refusal> {
     let refusal = Refusal::Extension("hwID");
     let id = certificate.extension(&HARDWARE_ID).ok_or(refusal)?;
@@ -48,9 +49,11 @@ pub(super) fn hardware_id(certificate: &Certificate<'_>, generation: Generation)
         Generation::Milan | Generation::Genoa => 64,
         Generation::Turin => 8,
     };
-    if id.len() != length {
-        return Err(refusal);
-    }
+    let id = match OctetStringRef::from_der(id) {
+        Ok(wrapped) if wrapped.as_bytes().len() == length => wrapped.as_bytes(),
+        _ if id.len() == length => id,
+        _ => return Err(refusal),
+    };
     let mut out = [0u8; 64];
     for (to, from) in out.iter_mut().zip(id) {
         *to = *from;

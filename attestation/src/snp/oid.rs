@@ -14,7 +14,7 @@ pub const SNP: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.3704
 pub const MICROCODE: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.3704.1.3.8");
 /// `fmcSPL`: the FMC's version, from Turin on.
 pub const FMC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.3704.1.3.9");
-/// `hwID`: the chip id, raw and not wrapped in a type of its own.
+/// `hwID`: the chip id, raw in every certificate at hand.
 pub const HARDWARE_ID: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.3704.1.4");
 
 /// `csp_id`: the cloud provider that holds the key, in a VLEK's certificate: an IA5String.

@@ -1,7 +1,8 @@
 //! What each real file is: genuine, or refused for the reason that `SOURCES.md` says.
 
 use cloister_attestation::policy::Generation;
-use cloister_attestation::snp::{CertificateRefusal, Role, SnpRefusal, Trust, vek_der, verify};
+use cloister_attestation::snp::{CertificateRefusal, Role, SnpRefusal, Trust, oid, vek_der, verify};
+use cloister_attestation::x509::Certificate;
 use cloister_attestation::{Rules, Trust as Tier, UnixTime};
 
 use crate::support::{
@@ -230,6 +231,18 @@ fn the_turin_root_signed_the_turin_certificate() {
         refusal(MILAN, testdata!("sev_vcek_turin.der"), NOW),
         SnpRefusal::Signature
     );
+}
+
+#[test]
+fn the_real_turin_certificate_has_the_layout_that_synthetic_ones_imitate() {
+    let turin = Certificate::parse(testdata!("sev_vcek_turin.der"), &[]).unwrap();
+    assert_eq!(turin.extension(&oid::PRODUCT), Some(b"\x16\x05Turin".as_slice()));
+    // INTEGER 0: Turin alone has it.
+    assert_eq!(turin.extension(&oid::FMC), Some(b"\x02\x01\x00".as_slice()));
+    assert_eq!(turin.extension(&oid::HARDWARE_ID).map(<[u8]>::len), Some(8));
+    let genoa = Certificate::parse(GENOA_VCEK, &[]).unwrap();
+    assert_eq!(genoa.extension(&oid::FMC), None);
+    assert_eq!(genoa.extension(&oid::HARDWARE_ID).map(<[u8]>::len), Some(64));
 }
 
 #[test]

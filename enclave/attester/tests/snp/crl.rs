@@ -18,6 +18,8 @@ use crate::forge::{
     report, sign, signed, tcb, vcek, verdict, vlek, world,
 };
 
+type Change<'a> = &'a dyn Fn(&mut CertificateList);
+
 fn time(at: u64) -> Time {
     Time::UtcTime(UtcTime::from_unix_duration(Duration::from_secs(at)).unwrap())
 }
@@ -114,7 +116,7 @@ fn synthetic_lists_of_another_shape_are_refused() {
         critical: true,
         extn_value: der::asn1::OctetString::new([0x30, 0]).unwrap(),
     };
-    let shapes: [(&dyn Fn(&mut CertificateList), CrlRefusal); 6] = [
+    let shapes: [(Change<'_>, CrlRefusal); 6] = [
         (&|l| l.tbs_cert_list.next_update = None, CrlRefusal::Malformed),
         (&|l| l.tbs_cert_list.version = Version::V1, CrlRefusal::Malformed),
         (

@@ -3,10 +3,10 @@
 use std::ops::Range;
 
 use cloister_attestation::policy::Generation;
-use cloister_attestation::snp::{SnpRefusal, VerifiedReport};
+use cloister_attestation::snp::{CertificateRefusal, Role, SnpRefusal, VerifiedReport};
 use cloister_attestation::{Dimension, Finding, Rules};
 
-use crate::forge::{of_chip, report, tcb, verdict};
+use crate::forge::{chip_id, of_chip, report, tcb, vcek, verdict};
 
 const GENERATIONS: [Generation; 3] = [Generation::Milan, Generation::Genoa, Generation::Turin];
 
@@ -86,6 +86,24 @@ fn a_synthetic_turins_chip_id_is_eight_bytes_and_zeros() {
     report[0x1a8] = 1;
     let verdict = of_chip(Generation::Turin, report).map(|_| ());
     assert_eq!(verdict, Err(SnpRefusal::ChipMismatch));
+}
+
+#[test]
+fn a_synthetic_chip_id_may_be_wrapped_as_amds_specification_says() {
+    for generation in GENERATIONS {
+        let id = chip_id(generation);
+        let id = if generation == Generation::Turin { &id[..8] } else { &id };
+        let wrap = |id: &[u8]| [&[4, u8::try_from(id.len()).unwrap()], id].concat();
+        let by = |id: &[u8]| verdict(report(generation, 5), &vcek(generation, &tcb(generation), id)).map(|_| ());
+        assert_eq!(by(&wrap(id)), Ok(()), "{generation}");
+        let other: Vec<u8> = id.iter().map(|byte| byte ^ 1).collect();
+        assert_eq!(by(&wrap(&other)), Err(SnpRefusal::ChipMismatch), "{generation}");
+        let short = SnpRefusal::Certificate {
+            role: Role::Vcek,
+            reason: CertificateRefusal::Extension("hwID"),
+        };
+        assert_eq!(by(&wrap(&id[1..])), Err(short), "{generation}");
+    }
 }
 
 #[test]
