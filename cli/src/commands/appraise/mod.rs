@@ -88,11 +88,11 @@ fn policy(path: &Path) -> Result<Option<AppraisalPolicy>, Failed> {
 fn endorsements(rims: Option<&Path>) -> Result<Endorsements, Failed> {
     let mut endorsements = Endorsements::default();
     if let Some(folder) = rims {
-        let (found, errors) = load_rims(folder).map_err(unreadable)?;
-        endorsements.rims = found;
+        let (store, errors) = load_rims(folder).map_err(unreadable)?;
         for (file, reason) in &errors {
             eprintln!("warning: {}: not used: {reason}", folder.join(file).display());
         }
+        endorsements.rims = store;
     }
     Ok(endorsements)
 }
