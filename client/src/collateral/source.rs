@@ -2,8 +2,10 @@
 
 use super::gather::Gathered;
 use super::name::Product;
+use super::rims::RimFile;
 use super::store::{Stamp, Store, StoreError};
 use cloister_attestation::Endorsements;
+use cloister_attestation::nvidia::OcspResponse;
 use cloister_attestation::policy::Generation;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -65,11 +67,23 @@ impl Source {
     }
 }
 
-/// What a verifier takes, of what a store holds. Nothing of it is verified here.
+/// What a verifier takes, of what a store holds. Nothing of it is verified here; what has not even the right form is told and left
+/// out.
 fn endorsements(gathered: Gathered) -> Endorsements {
     let mut endorsements = Endorsements::default();
     let lists = gathered.amd_crls.into_iter();
     endorsements.amd_crls = lists.map(|(product, list)| (generation(product), list)).collect();
+    for RimFile { name, document } in gathered.rims {
+        if let Err(error) = endorsements.rims.insert(&name, &document) {
+            tracing::warn!(name, %error, "a RIM is left out");
+        }
+    }
+    for status in gathered.statuses {
+        match OcspResponse::parse(&status) {
+            Ok(response) => endorsements.nvidia_ocsp.push(response),
+            Err(error) => tracing::warn!(%error, "a status of a certificate is left out"),
+        }
+    }
     endorsements
 }
 
@@ -108,6 +122,23 @@ mod tests {
         assert_eq!(list(&source).unwrap(), b"new");
         std::fs::remove_file(path.join("amd/Milan/crl.der")).unwrap();
         assert_eq!(list(&source), None, "what is gone is gone");
+    }
+
+    #[test]
+    fn rims_are_handed_on_and_what_has_not_the_form_is_left_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::create(dir.path()).unwrap();
+        let recorded = "/../attestation/testdata/nvidia/e2e_pass/driver_rim_545.00.swidtag";
+        let document = std::fs::read(format!("{}{recorded}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+        store
+            .write(&Entry::rim("NV_GPU_DRIVER_GH100_545.00").unwrap(), &document)
+            .unwrap();
+        store
+            .write(&Entry::rim("NV_GPU_DRIVER_GH100_1").unwrap(), b"<html/>")
+            .unwrap();
+        store.write(&Entry::ocsp(&[7; 32]), b"no status").unwrap();
+        let endorsements = Source::new(dir.path().to_owned()).current();
+        assert_eq!((endorsements.rims.len(), endorsements.nvidia_ocsp.len()), (1, 0));
     }
 
     #[test]
