@@ -206,7 +206,7 @@ pub fn boot(config: &Config) -> Result<Booted, BootError> {
     let machine = machine::open(config, *measurement.as_bytes())?;
     let clock = Clock::start();
     if let Some(gpus) = machine.gpus() {
-        machine::check_gpus(gpus, clock.now(), machine::answers)?;
+        machine::check_gpus(gpus, clock.now(), machine::genuine)?;
     }
     let unfit = Unfit::default();
     let unchanged = unchanged(config, &engine, workload.digest());
@@ -328,7 +328,7 @@ fn precondition(
     Precondition::new(move || {
         let fit = match gpus
             .as_ref()
-            .map(|gpus| machine::check_gpus(gpus, clock.now(), machine::answers))
+            .map(|gpus| machine::check_gpus(gpus, clock.now(), machine::genuine))
         {
             Some(Err(error)) => {
                 tracing::error!(%error, "stopping");

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use cloister_attestation::{DeviceEvidence, UnixTime};
+use cloister_attestation::{DeviceEvidence, UnixTime, nvidia};
 use cloister_enclave_attester::{AttesterError, CpuTee, GpuError, Gpus, Machine, SnpTee, Sources, TdxTee};
 
 use crate::{
@@ -103,12 +103,14 @@ pub fn check_gpus(gpus: &Gpus, now: UnixTime, verify: Verify) -> Result<(), Unfi
     Ok(())
 }
 
-/// Whether a report is over our nonce: bytes 4 to 36 of its SPDM request.
+/// The verifier that relying parties use, against NVIDIA's root.
 ///
 /// # Errors
-/// It is not.
-pub fn answers(device: &DeviceEvidence, nonce: &[u8; 32], _: UnixTime) -> Result<(), String> {
-    if device.evidence.get(4..36) == Some(nonce.as_slice()) {
+/// Why it refuses the evidence, or that it is over another nonce.
+pub fn genuine(device: &DeviceEvidence, nonce: &[u8; 32], now: UnixTime) -> Result<(), String> {
+    let verified = nvidia::verify(&device.evidence, &device.certificate, device.arch, now);
+    let verified = verified.map_err(|refusal| refusal.to_string())?;
+    if verified.nonce() == nonce {
         Ok(())
     } else {
         Err("it answers another nonce".to_owned())

@@ -7,7 +7,7 @@ use std::{env, fs};
 
 use cloister_attestation::binding::{devices_digest, gpu_nonce, report_data};
 use cloister_attestation::{Bundle, CpuEvidence, DeviceArch, EnclaveId, UnixTime};
-use cloister_enclave::machine::{UnfitGpus, answers, check_gpus};
+use cloister_enclave::machine::{UnfitGpus, check_gpus, genuine};
 use cloister_enclave_attester::{GpuError, Gpus, SimulatedTee};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -162,6 +162,7 @@ fn an_enclave_does_not_start_on_gpus_that_may_not_be_used() {
         ("devtools 1", "DevTools"),
         ("environment 1", "production"),
         ("verbatim", "number 0 is refused"),
+        ("", "number 0 is refused"),
     ] {
         let machine = Machine::new(&format!("{TWO}{line}\n"));
         let output = machine.run(&[]);
@@ -194,7 +195,7 @@ fn a_real_tee_that_is_not_there_is_said() {
 fn every_gpu_is_verified_and_the_first_refused_one_is_named() {
     let machine = Machine::new(TWO);
     let gpus = Gpus::open(&machine.library()).unwrap();
-    assert!(check_gpus(&gpus, NOW, answers).is_ok());
+    assert!(check_gpus(&gpus, NOW, |_, _, _| Ok(())).is_ok());
     let second = |device: &cloister_attestation::DeviceEvidence, nonce: &[u8; 32], now: UnixTime| {
         assert_eq!(device.evidence[4..36], *nonce);
         assert_eq!(now, NOW);
@@ -206,9 +207,17 @@ fn every_gpu_is_verified_and_the_first_refused_one_is_named() {
         "{refused}"
     );
     machine.behave(&format!("{TWO}ready 0\n"));
-    let refused = check_gpus(&gpus, NOW, answers).unwrap_err();
+    let refused = check_gpus(&gpus, NOW, genuine).unwrap_err();
     assert!(matches!(refused, UnfitGpus::State(GpuError::NotReady)), "{refused}");
     machine.behave(&format!("{TWO}verbatim\n"));
-    let refused = check_gpus(&gpus, NOW, answers).unwrap_err();
+    // The captured reports are genuine at the time of their certificates, and were made for somebody else's nonce.
+    let refused = check_gpus(&gpus, NOW, genuine).unwrap_err();
     assert!(refused.to_string().contains("another nonce"), "{refused}");
+    machine.behave(TWO);
+    let refused = check_gpus(&gpus, NOW, genuine).unwrap_err();
+    assert!(
+        matches!(&refused, UnfitGpus::Evidence { number: 0, .. }),
+        "our nonce under the captured signature"
+    );
+    assert!(!refused.to_string().contains("another nonce"), "{refused}");
 }
