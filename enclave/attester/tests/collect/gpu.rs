@@ -96,7 +96,8 @@ fn a_chain_that_is_not_pem_is_refused() {
         padded[0].certificate.as_bytes(),
         testdata("nvidia/e2e_pass/cert_chain.pem")
     );
-    let broken = "gpu GPU-0 hopper hopper.hex hopper.hex\n";
+    // The script itself, as a chain.
+    let broken = "gpu GPU-0 hopper hopper.hex fake-nvml.txt\n";
     assert!(matches!(evidence(broken).unwrap_err(), GpuError::Chain(uuid) if uuid == "GPU-0"));
 }
 

@@ -74,8 +74,8 @@ fn without_gpus_the_digest_is_that_of_none() {
 #[test]
 fn a_gpu_that_fails_leaves_no_evidence() {
     let (machine, nvml) = machine(Some(TWO));
-    nvml.unwrap()
-        .behave(&format!("{TWO}fail nvmlDeviceGetConfComputeGpuAttestationReport 15\n"));
+    let nvml = nvml.unwrap();
+    nvml.behave(&format!("{TWO}fail nvmlDeviceGetConfComputeGpuAttestationReport 15\n"));
     let failed = machine.evidence(&NONCE, &EnclaveId::from_bytes([0; 32]));
     assert!(
         failed.unwrap_err().to_string().contains("GPU-0"),
