@@ -65,6 +65,10 @@ fn every_piece_of_real_evidence_has_its_status_and_exit_code() {
         let (json, affirming) = (run.json(), case.status == "affirming");
         assert_eq!(json["status"], case.status, "{}: {json:#}", case.id);
         assert_eq!(run.code, i32::from(!affirming), "{}", case.id);
+        if let Some(reason) = &case.reason {
+            let said = json.to_string().to_lowercase();
+            assert!(said.contains(&reason.to_lowercase()), "{}: {json:#}", case.id);
+        }
         for (name, tiers) in &case.submods {
             let vector = &json["submods"][name]["trustworthiness"];
             assert_eq!(vector["hardware"], tiers.hardware, "{}: {json:#}", case.id);
