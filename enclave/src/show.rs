@@ -12,13 +12,13 @@ use crate::{
 /// K of evidence that is of a machine only, not of an enclave on it: zeros, which no enclave has.
 const NO_ENCLAVE: EnclaveId = EnclaveId::from_bytes([0; 32]);
 
-/// Evidence over `nonce` of the machine that `config` describes.
+/// Evidence over `nonce` of the machine that `config` describes, as `cloister appraise --nonce` looks at it.
 ///
 /// # Errors
 /// [`MachineError`].
 pub fn attest(config: &Config, measurement: [u8; 48], nonce: &[u8; 32]) -> Result<Bundle, MachineError> {
     let machine = machine::open(config, measurement)?;
-    Ok(machine.evidence(nonce, &NO_ENCLAVE)?.into_bundle(nonce))
+    Ok(machine.look(nonce)?.into_bundle(nonce))
 }
 
 /// What is seen of the machine, and whether all of it can be used.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cloister_attestation::binding::{NONCE_LEN, devices_digest, gpu_nonce, report_data};
+use cloister_attestation::binding::{NONCE_LEN, REPORT_DATA_LEN, devices_digest, gpu_nonce, report_data};
 use cloister_attestation::{EnclaveId, Tee};
 
 use crate::{Attester, AttesterError, Collected, CpuTee, Gpus};
@@ -24,6 +24,24 @@ impl Machine {
     #[must_use]
     pub const fn gpus(&self) -> Option<&Arc<Gpus>> {
         self.gpus.as_ref()
+    }
+
+    /// Evidence of the machine and of no enclave on it, for looking at: each GPU answers `nonce` itself, and the CPU's report
+    /// carries it, padded with zeros. Nothing ties these parts to each other.
+    ///
+    /// # Errors
+    /// [`AttesterError`] if CPU or any GPU gives none.
+    pub fn look(&self, nonce: &[u8; NONCE_LEN]) -> Result<Collected, AttesterError> {
+        let devices = match &self.gpus {
+            Some(gpus) => gpus.evidence(nonce)?,
+            None => Vec::new(),
+        };
+        let mut carried = [0; REPORT_DATA_LEN];
+        carried[..NONCE_LEN].copy_from_slice(nonce);
+        Ok(Collected {
+            cpu: self.cpu.report(&carried)?,
+            devices,
+        })
     }
 }
 
