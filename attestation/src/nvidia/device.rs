@@ -196,7 +196,13 @@ impl VerifiedDevice {
         match self.compare(store, expected.now) {
             Ok(found) if found.comparison.matches() => Finding::Passed,
             Ok(found) => Finding::Refused(NvidiaRefusal::Measurements(found.comparison.mismatching)),
-            Err(absent @ RimRefusal::Missing(_)) => missing(absent.into()),
+            // What can be compared is, so that leaving out one manifest does not hide that the device differs from the other.
+            Err(absent @ RimRefusal::Missing(_)) => match self.compare_those_there(store, expected.now) {
+                Ok(found) if !found.comparison.mismatching.is_empty() => {
+                    Finding::Refused(NvidiaRefusal::Measurements(found.comparison.mismatching))
+                }
+                _ => missing(absent.into()),
+            },
             Err(refusal) => Finding::Refused(refusal.into()),
         }
     }
@@ -207,12 +213,22 @@ impl VerifiedDevice {
     /// [`RimRefusal`] if there is no reference that holds, or if they do not belong together. That the device does not match
     /// is no error.
     pub fn compare(&self, store: &RimStore, now: UnixTime) -> Result<Appraised, RimRefusal> {
+        self.compare_with(store, &self.rim_ids(), now)
+    }
+
+    fn compare_those_there(&self, store: &RimStore, now: UnixTime) -> Result<Appraised, RimRefusal> {
+        let mut ids = self.rim_ids();
+        ids.retain(|id| store.find(id, now).is_ok());
+        self.compare_with(store, &ids, now)
+    }
+
+    fn compare_with(&self, store: &RimStore, ids: &[RimId], now: UnixTime) -> Result<Appraised, RimRefusal> {
         let nvdec0 = self
             .opaque()
             .field(kind::NVDEC0)
             .and_then(|state| state.first().copied());
         let measured = |index| self.measurements().get(index).map(<[u8; DIGEST_LEN]>::as_slice);
-        store.appraise(&self.rim_ids(), now, nvdec0, measured)
+        store.appraise(ids, now, nvdec0, measured)
     }
 
     /// Names of the signed references that the device calls for.
