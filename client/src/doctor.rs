@@ -159,7 +159,7 @@ fn check_files(report: &mut Report, config: &ProxyConfig) -> bool {
             .map(drop)
             .map_err(SetupError::from),
         run::outer_token(&config.outer_token).map(drop),
-        run::policy(&config.policy).map(drop),
+        run::trusted_policy(config, clock::now()).map(drop),
         config
             .api_keys
             .as_deref()
@@ -341,7 +341,7 @@ async fn check_trust(
         Status::Ok,
         format!("offered by {}", counted(enclaves.len(), "enclave")),
     );
-    let trust = match run::policy(&config.policy) {
+    let trust = match run::trusted_policy(config, clock::now()) {
         Ok(policy) => Trust::new(policy, config.collateral.clone()),
         Err(error) => {
             report.fail("evidence", error.to_string(), "correct the policy");

@@ -16,7 +16,8 @@ use axum::routing::{get, post};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use cloister_attestation::{EnclaveId, Sha256Digest};
-use cloister_session::credential::SaltScope;
+use cloister_session::credential::{SaltScope, TenantRoot};
+use cloister_session::signing::SigningKey;
 use cloister_session::{RESPONSE_MEDIA_TYPE, TenantRef};
 use cloister_transport::pki::{self, Existing, Usage};
 use cloister_transport::{ClientAuth, ServeLimits, TlsFiles, server_config};
@@ -184,6 +185,7 @@ async fn set() -> Set {
         member_key: issued.member_key,
         outer_token: token.path,
         policy: policy_path,
+        policy_root: None,
         models: BTreeMap::from([("m".to_owned(), vec![MODEL])]),
         api_keys: None,
         receipts: None,
@@ -365,4 +367,25 @@ async fn another_authority_is_not_connected_to() {
         ..set.config.clone()
     };
     assert_eq!(status(&examine(&config).await, "endpoint"), Status::Failed);
+}
+
+#[tokio::test]
+async fn a_policy_is_taken_from_the_tenants_root_and_not_from_the_cluster() {
+    let set = set().await;
+    let root = || TenantRoot::new(SigningKey::generate().unwrap());
+    let (tenant, cluster, now) = (root(), root(), crate::clock::now());
+    let config = ProxyConfig {
+        policy_root: Some(tenant.tenant_id()),
+        ..set.config.clone()
+    };
+    let found = |file: &[u8]| {
+        std::fs::write(&config.policy, file).unwrap();
+        crate::run::trusted_policy(&config, now)
+    };
+    let signed_by = |root: &TenantRoot| root.sign_policy(&policy(), now, now.plus(60)).unwrap().to_bytes();
+    assert_eq!(found(&signed_by(&tenant)).unwrap(), policy());
+    let other = found(&signed_by(&cluster)).unwrap_err();
+    assert!(other.to_string().contains("signed by tenant root"), "{other}");
+    let unsigned = found(policy().to_yaml().unwrap().as_bytes()).unwrap_err();
+    assert!(unsigned.to_string().contains("malformed signed policy"), "{unsigned}");
 }

@@ -11,7 +11,8 @@ use crate::relying::{
     parse_token,
 };
 use cloister_attestation::policy::MAX_POLICY_LEN;
-use cloister_attestation::{AppraisalPolicy, PolicyError};
+use cloister_attestation::{AppraisalPolicy, PolicyError, UnixTime};
+use cloister_session::policy::{MAX_SIGNED_POLICY, SignedPolicy, SignedPolicyError};
 use cloister_transport::{ClientError, ClientLimits, Http2Client, TlsError, client_config};
 use http::HeaderValue;
 use std::future::Future;
@@ -42,6 +43,14 @@ pub enum SetupError {
         path: PathBuf,
         /// What is wrong.
         source: PolicyError,
+    },
+    /// The policy is not one that the tenant's root signed.
+    #[error("{path}: {source}")]
+    SignedPolicy {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: SignedPolicyError,
     },
     /// The policy is not text.
     #[error("{0}: not UTF-8 text")]
@@ -105,7 +114,7 @@ where
 ///
 /// See [`SetupError`].
 pub fn relying_party(config: &ProxyConfig) -> Result<RelyingParty, SetupError> {
-    let policy = policy(&config.policy)?;
+    let policy = trusted_policy(config, clock::now())?;
     if policy.danger.simulated_tee.is_some() {
         tracing::warn!(
             "the policy accepts a SIMULATED TEE: prompts are NOT protected from whoever runs the enclave's machine"
@@ -184,7 +193,27 @@ pub fn outer_token(path: &Path) -> Result<HeaderValue, SetupError> {
     })
 }
 
-/// The policy.
+/// The policy that the configuration names: this machine's own, or one that the tenant's root signed.
+///
+/// # Errors
+///
+/// The file is unreadable or holds no policy, or `policyRoot` is set and that root did not sign it for now.
+pub fn trusted_policy(config: &ProxyConfig, now: UnixTime) -> Result<AppraisalPolicy, SetupError> {
+    let path = &config.policy;
+    let Some(root) = &config.policy_root else {
+        return policy(path);
+    };
+    let bytes = files::read_public(path, MAX_SIGNED_POLICY)?;
+    let signed = SignedPolicy::parse(&bytes).map_err(|_| SignedPolicyError::Malformed);
+    signed
+        .and_then(|signed| signed.verify(root, now))
+        .map_err(|source| SetupError::SignedPolicy {
+            path: path.to_owned(),
+            source,
+        })
+}
+
+/// A policy as YAML.
 ///
 /// # Errors
 ///

@@ -3,6 +3,7 @@
 use super::{ConfigError, MAX_CONFIG_BYTES};
 use crate::files;
 use cloister_attestation::ModelDigest;
+use cloister_session::TenantId;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ pub(super) struct ConfigFile {
     pub(super) member_key: Option<PathBuf>,
     pub(super) outer_token: Option<PathBuf>,
     pub(super) policy: Option<PathBuf>,
+    pub(super) policy_root: Option<TenantId>,
     pub(super) models: BTreeMap<String, Digests>,
     pub(super) api_keys: Option<PathBuf>,
     pub(super) receipts: Option<PathBuf>,

@@ -1,6 +1,7 @@
 //! The same keys as flags and environment variables.
 
 use cloister_attestation::ModelDigest;
+use cloister_session::TenantId;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -34,6 +35,9 @@ pub struct ProxyFlags {
     /// Appraisal policy (YAML): which enclaves to trust
     #[arg(long, env = "CLOISTER_POLICY", value_name = "FILE")]
     pub policy: Option<PathBuf>,
+    /// Tenant id whose root must have signed the policy, which is then a signed file and no YAML
+    #[arg(long, env = "CLOISTER_POLICY_ROOT", value_name = "HEX")]
+    pub policy_root: Option<TenantId>,
     /// Model name and the digests it may mean; the flag may be repeated, the variable separates models by commas
     #[arg(
         long,

@@ -10,6 +10,7 @@ pub use flags::{ModelArg, ProxyFlags};
 
 use crate::retry::RetryPolicy;
 use cloister_attestation::ModelDigest;
+use cloister_session::TenantId;
 use file::ConfigFile;
 use http::Uri;
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,6 +48,8 @@ pub struct ProxyConfig {
     pub outer_token: PathBuf,
     /// The appraisal policy.
     pub policy: PathBuf,
+    /// Tenant whose root must have signed the policy: then the file is a signed one. Without it, the file is this machine's own.
+    pub policy_root: Option<TenantId>,
     /// Names that clients may use, and the model digests that each may mean, in order of preference.
     pub models: BTreeMap<String, Vec<ModelDigest>>,
     /// Keys that clients must present.
@@ -138,6 +141,7 @@ impl ProxyConfig {
             member_key: required("memberKey", flags.member_key.or(file.member_key))?,
             outer_token: required("outerToken", flags.outer_token.or(file.outer_token))?,
             policy: required("policy", flags.policy.or(file.policy))?,
+            policy_root: flags.policy_root.or(file.policy_root),
             models: models(flags.models, file.models)?,
             api_keys: flags.api_keys.or(file.api_keys),
             receipts: flags.receipts.or(file.receipts),
