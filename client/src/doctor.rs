@@ -217,6 +217,7 @@ fn advice_for_file(error: &SetupError) -> &'static str {
         SetupError::Token { .. } => "make a token with `cloister tenant token`",
         SetupError::ApiKeys(_) => "write one key a line and chmod 600 the file",
         SetupError::Tls(_) | SetupError::Endpoint(_) => "check ca and endpoint",
+        SetupError::SignedPolicy { .. } => "ask the tenant's administrator for a policy that its root signed",
     }
 }
 
