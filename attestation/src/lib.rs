@@ -9,7 +9,6 @@
 pub mod appraisal;
 pub mod binding;
 pub mod bundle;
-pub mod cache;
 pub mod cbor;
 pub mod check;
 pub mod corim;
@@ -36,7 +35,6 @@ mod tee;
 pub use appraisal::{Appraisal, Claims, Refusal, Submodule, appraise, appraise_bundle};
 pub use binding::enclave_id;
 pub use bundle::{Bundle, BundleError, CpuEvidence, DeviceEvidence};
-pub use cache::ResultCache;
 pub use check::{Check, Checks, Dimension, Finding, Trust, TrustVector};
 pub use endorsements::Endorsements;
 pub use evidence::{Evidence, EvidenceError};
