@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import socket
 import subprocess
 import urllib.parse
@@ -250,7 +251,9 @@ def outer_tokens_open_their_own_tenant_only() -> None:
 @test()
 def nothing_is_sealed_to_what_the_policy_does_not_accept() -> None:
     policy = (STATE / "policy.yaml").read_text()
-    without_danger = policy[: policy.index("danger:")] + policy[policy.index("hostData:") :]
+    # The key and what is indented below it, wherever it stands.
+    without_danger = re.sub(r"^danger:\n(?: .*\n)*", "", policy, flags=re.MULTILINE)
+    assert without_danger != policy, policy
     path = secret_file("policy-without-danger.yaml", without_danger)
     with proxy(TRIES, f"--policy={path}") as base_url:
         refused(chat(base_url, MARKER), 503, "attestation_refused")
