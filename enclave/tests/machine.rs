@@ -1,15 +1,20 @@
 //! The program on a machine with GPUs, by NVIDIA's library as a fake: what it shows, and what it refuses to start on.
 
+#[path = "../../tests/fake-nvml/library.rs"]
+mod library;
+
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
-use std::{env, fs};
 
 use cloister_attestation::{Bundle, CpuEvidence, DeviceArch, UnixTime};
 use cloister_enclave::machine::{UnfitGpus, check_gpus, genuine};
 use cloister_enclave_attester::{GpuError, Gpus, SimulatedTee};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+use self::library::library;
 
 const TWO: &str = "gpu GPU-0 hopper report.hex chain.pem\ngpu GPU-1 hopper report.hex chain.pem\n";
 const NOW: UnixTime = UnixTime(1_733_011_200);
@@ -73,25 +78,6 @@ fn simulated_tee() -> &'static Path {
         dir
     });
     dir.path()
-}
-
-/// The library as it is now: cargo builds it for no test.
-fn library() -> &'static Path {
-    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
-    LIBRARY.get_or_init(|| {
-        // .../target/debug/deps/machine-0123
-        let own = env::current_exe().unwrap();
-        let folder = own.ancestors().nth(2).unwrap().to_owned();
-        let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
-        cargo.args(["build", "--quiet", "--locked", "--package", "cloister-fake-nvml"]);
-        cargo.arg("--target-dir").arg(folder.parent().unwrap());
-        if folder.ends_with("release") {
-            cargo.arg("--release");
-        }
-        assert!(cargo.status().unwrap().success(), "the fake library does not build");
-        folder.join("libcloister_fake_nvml.so")
-    })
 }
 
 fn words(output: &Output) -> String {

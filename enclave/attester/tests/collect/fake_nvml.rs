@@ -1,13 +1,15 @@
 //! A folder with the fake `libnvidia-ml.so.1`, loaded by the real wrapper, and what it answers with: real captured reports.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::OnceLock;
-use std::{env, fs};
+#[path = "../../../../tests/fake-nvml/library.rs"]
+mod library;
+
+use std::fs;
+use std::path::PathBuf;
 
 use cloister_enclave_attester::{GpuError, Gpus};
 use tempfile::TempDir;
 
+use self::library::library;
 use crate::snp::testdata;
 
 /// One copy of the library with the file that says how it behaves.
@@ -51,23 +53,4 @@ impl FakeNvml {
     pub(crate) fn open(&self) -> Result<Gpus, GpuError> {
         Gpus::open(&self.library())
     }
-}
-
-/// The library as it is now: cargo builds a library of this kind for no test, so this does, once.
-fn library() -> &'static Path {
-    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
-    LIBRARY.get_or_init(|| {
-        // .../target/debug/deps/collect-0123
-        let own = env::current_exe().unwrap();
-        let folder = own.ancestors().nth(2).unwrap().to_owned();
-        let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
-        cargo.args(["build", "--quiet", "--locked", "--package", "cloister-fake-nvml"]);
-        cargo.arg("--target-dir").arg(folder.parent().unwrap());
-        if folder.ends_with("release") {
-            cargo.arg("--release");
-        }
-        assert!(cargo.status().unwrap().success(), "the fake library does not build");
-        folder.join("libcloister_fake_nvml.so")
-    })
 }
